@@ -1,4 +1,4 @@
-"""What an operator can set: one TOML file, overridden by TOCSIN_<SECTION>_<KEY>. Owns reading and checking, nothing else.
+"""What an operator can set: one TOML file, overridden by TOCSIN_<SECTION>_<KEY>. Owns reading and checking.
 
 Every key is optional; `tocsin doctor --settings` prints them all with their values. Secrets are never values here, only
 names of files (section `secrets`) or of environment variables (TOCSIN_SECRET_<NAME>).
