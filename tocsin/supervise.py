@@ -1,0 +1,348 @@
+"""`tocsin up`: starts the processes, keeps them alive, stops them in order. Owns children, not what they do.
+
+Nothing starts unless every child has checked its inputs: each says `checked` and waits for `go` (tocsin.processes).
+A child that dies is started again, at first at once, then with a growing delay. If this process dies in any way, the
+children see their stdin end and stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tocsin.errors import TocsinError, UsageError
+
+log = logging.getLogger(__name__)
+
+CHECK_TIMEOUT_S = 120.0
+READY_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 12.0
+"""A child has this long between SIGTERM and SIGKILL."""
+FIRST_DELAY_S = 0.05
+LONGEST_DELAY_S = 15.0
+HEALTHY_AFTER_S = 5.0
+"""A child that lived this long starts again without delay when it dies."""
+STATE_FILE = "up.json"
+LOCK_FILE = "up.lock"
+
+
+class ChecksFailed(TocsinError):
+    """A child refused its inputs. What was wrong has been printed by the child."""
+
+    def __init__(self, exit_code: int) -> None:
+        self.exit_code = exit_code
+        super().__init__("nothing was started")
+
+
+@dataclass
+class Child:
+    """One process under supervision."""
+
+    name: str
+    command: Sequence[str]
+    process: asyncio.subprocess.Process | None = None
+    state: str = "starting"
+    started_at: float = 0.0
+    restarts: int = 0
+    short_lives: int = 0
+    last_exit: str | None = None
+    readers: list[asyncio.Task[None]] = field(default_factory=list)
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid if self.process is not None and self.process.returncode is None else None
+
+    def public(self) -> dict[str, Any]:
+        return {
+            "pid": self.pid, "state": self.state, "started_at": self.started_at, "restarts": self.restarts,
+            "last_exit": self.last_exit,
+        }  # fmt: skip
+
+
+class Supervisor:
+    """Runs `commands` (name -> argv, in the order of starting) until told to stop."""
+
+    def __init__(
+        self,
+        commands: Mapping[str, Sequence[str]],
+        run_dir: Path,
+        stop_order: Sequence[str],
+        is_ready: Callable[[str], Awaitable[bool]],
+        on_line: Callable[[str, str], None],
+        on_ready: Callable[[float], None],
+    ) -> None:
+        self._children = {name: Child(name, command) for name, command in commands.items()}
+        self._run_dir = run_dir
+        self._stop_order = stop_order
+        self._is_ready = is_ready
+        self._on_line = on_line
+        self._on_ready = on_ready
+        self._stopping = False
+        self._begun = time.time()
+        self._ready_s: float | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """From the check of all inputs to the orderly end. Raises ChecksFailed, or UsageError if one runs already."""
+        with only_one(self._run_dir):
+            begun = time.monotonic()
+            stopped = asyncio.create_task(stop.wait())
+            try:
+                if not await self._check_all(stopped):
+                    return
+                keepers = [asyncio.create_task(self._keep(child)) for child in self._children.values()]
+                readiness = asyncio.create_task(self._announce_ready(begun))
+                try:
+                    await stopped
+                finally:
+                    self._stopping = True
+                    readiness.cancel()
+                    await self._stop_all()
+                    for keeper in keepers:
+                        keeper.cancel()
+                    await asyncio.gather(*keepers, readiness, return_exceptions=True)
+            finally:
+                stopped.cancel()
+                (self._run_dir / STATE_FILE).unlink(missing_ok=True)
+
+    async def _check_all(self, stopped: asyncio.Task[bool]) -> bool:
+        """True once all children have been let go; False when stopped meanwhile."""
+        children = list(self._children.values())
+        printed: set[str] = set()
+
+        def once(name: str, line: str) -> None:
+            # Four children that read one broken settings file have one complaint.
+            if line not in printed:
+                printed.add(line)
+                sys.stderr.write(line + "\n")
+
+        for child in children:
+            await self._spawn(child, once)
+        checks = asyncio.gather(*(self._checked(child) for child in children))
+        await asyncio.wait({checks, stopped}, timeout=CHECK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        if checks.done() and all(checks.result()):
+            for child in children:
+                self._go(child)
+            self._publish()
+            return True
+        checks.cancel()
+        for child in children:
+            await self._end(child, signal.SIGKILL)
+        if stopped.done():
+            return False
+        late = [c.name for c in children if c.last_exit is None]
+        if late and not checks.done():
+            raise TocsinError(f"{', '.join(late)}: the inputs were not checked within {CHECK_TIMEOUT_S:g} s")
+        codes = [c.process.returncode or 0 for c in children if c.process is not None]
+        raise ChecksFailed(2 if 2 in codes else 1)
+
+    async def _spawn(self, child: Child, on_line: Callable[[str, str], None]) -> None:
+        child.process = await asyncio.create_subprocess_exec(
+            *child.command,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # its own group: Ctrl-C reaches the supervisor alone, which stops in order
+            limit=1 << 20,
+        )
+        child.started_at = time.time()
+        assert child.process.stderr is not None
+        child.readers = [asyncio.create_task(self._forward(child, child.process.stderr, on_line))]
+
+    async def _forward(
+        self, child: Child, stream: asyncio.StreamReader, on_line: Callable[[str, str], None]
+    ) -> None:
+        while True:
+            try:
+                line = await stream.readline()
+            except ValueError:  # longer than the limit: dropped by the reader, and no reason to stop reading
+                continue
+            if not line:
+                return
+            handle = on_line if child.state == "starting" else self._on_line
+            handle(child.name, line.decode(errors="replace").rstrip("\n"))
+
+    async def _checked(self, child: Child) -> bool:
+        """Whether the child said that its inputs are good; waits for its words or its end."""
+        assert child.process is not None and child.process.stdout is not None
+        word = await child.process.stdout.readline()
+        if word == b"checked\n":
+            return True
+        await child.process.wait()
+        await asyncio.gather(*child.readers)
+        child.last_exit = _how(child.process.returncode)
+        return False
+
+    def _go(self, child: Child) -> None:
+        assert child.process is not None and child.process.stdin is not None
+        child.state = "running"
+        with contextlib.suppress(ConnectionError):
+            child.process.stdin.write(b"go\n")
+
+    async def _keep(self, child: Child) -> None:
+        """Waits for the child's end and starts it again, for as long as we are not stopping."""
+        while True:
+            assert child.process is not None
+            code = await child.process.wait()
+            if self._stopping:
+                return
+            child.last_exit = _how(code)
+            child.restarts += 1
+            lived = time.time() - child.started_at
+            child.short_lives = 0 if lived > HEALTHY_AFTER_S else child.short_lives + 1
+            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(child.short_lives, 20)) if child.short_lives else 0.0
+            child.state = "down"
+            self._publish()
+            log.warning(
+                "%s ended (%s) after %.1f s; starting it again in %.2g s", child.name, child.last_exit, lived, delay,
+                extra={"event.action": "process_restarted", "process.name": child.name},
+            )  # fmt: skip
+            self._kill_group(child, signal.SIGKILL)  # whatever it left behind
+            await asyncio.sleep(delay)
+            await self._respawn(child)
+
+    async def _respawn(self, child: Child) -> None:
+        try:
+            await self._spawn(child, self._on_line)
+        except OSError as e:
+            log.error("%s cannot be started: %s", child.name, e, extra={"event.action": "process_start_failed"})
+            child.process = await asyncio.create_subprocess_exec("/bin/false")
+            return
+        self._go(child)
+        self._publish()
+
+    async def _announce_ready(self, begun: float) -> None:
+        waiting = set(self._children)
+        slow = False
+        while waiting:
+            for name in sorted(waiting):
+                if await self._is_ready(name):
+                    waiting.discard(name)
+            if time.monotonic() - begun > READY_TIMEOUT_S and waiting and not slow:
+                slow = True
+                log.warning("not ready after %g s: %s", READY_TIMEOUT_S, ", ".join(sorted(waiting)))
+            await asyncio.sleep(0.02 if not slow else 1)
+        self._ready_s = time.monotonic() - begun
+        self._publish()
+        self._on_ready(self._ready_s)
+
+    async def _stop_all(self) -> None:
+        for name in self._stop_order:
+            child = self._children[name]
+            child.state = "stopping"
+            self._publish()
+            await self._end(child, signal.SIGTERM)
+
+    async def _end(self, child: Child, number: signal.Signals) -> None:
+        """Signals the child and waits for its end; SIGKILL to its whole group when it takes too long."""
+        if child.process is None:
+            return
+        if child.process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.process.send_signal(number)
+            try:
+                await asyncio.wait_for(child.process.wait(), STOP_TIMEOUT_S)
+            except TimeoutError:
+                log.error("%s did not stop within %g s: killed", child.name, STOP_TIMEOUT_S)
+        self._kill_group(child, signal.SIGKILL)
+        await child.process.wait()
+        await asyncio.gather(*child.readers)
+
+    def _kill_group(self, child: Child, number: signal.Signals) -> None:
+        if child.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.process.pid, number)
+
+    def _publish(self) -> None:
+        """Puts pids and restarts where `tocsin status` reads them."""
+        text = json.dumps(
+            {
+                "pid": os.getpid(),
+                "started_at": self._begun,
+                "ready_s": self._ready_s,
+                "processes": {name: child.public() for name, child in self._children.items()},
+            }
+        )
+        temporary = self._run_dir / f"{STATE_FILE}.new"
+        temporary.write_text(text)
+        temporary.replace(self._run_dir / STATE_FILE)
+
+
+def _how(code: int | None) -> str:
+    if code is not None and code < 0:
+        return signal.Signals(-code).name
+    return f"exit {code}"
+
+
+def read_state(run_dir: Path) -> dict[str, Any] | None:
+    """What the supervisor last published; None when none runs here."""
+    try:
+        state = json.loads((run_dir / STATE_FILE).read_text())
+    except (OSError, ValueError):
+        return None
+    return state if isinstance(state, dict) and _alive(int(state.get("pid", 0))) else None
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError as e:
+        return e.errno == errno.EPERM
+    return pid > 0
+
+
+@contextlib.contextmanager
+def only_one(run_dir: Path) -> Iterator[None]:
+    """Holds the lock of this run directory. UsageError says which pid holds it already.
+
+    When the last supervisor was killed its children are given the time to notice.
+    """
+    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with open(run_dir / LOCK_FILE, "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            raise UsageError(
+                f"{run_dir}: Tocsin runs here already (pid {owner}): see `tocsin status`, or set another run_dir"
+            ) from None
+        _wait_for_orphans(run_dir)
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        yield
+
+
+def _wait_for_orphans(run_dir: Path, timeout_s: float = 20.0) -> None:
+    """A state file without its supervisor means that it was killed: its children are stopping just now."""
+    if not (run_dir / STATE_FILE).exists():
+        return
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline and any(_answers(path) for path in run_dir.glob("*.sock")):
+        time.sleep(0.05)
+    (run_dir / STATE_FILE).unlink(missing_ok=True)
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
