@@ -90,7 +90,6 @@ class Supervisor:
         self._is_ready = is_ready
         self._on_line = on_line
         self._on_ready = on_ready
-        self._stopping = False
         self._begun = time.time()
         self._ready_s: float | None = None
 
@@ -102,17 +101,12 @@ class Supervisor:
             try:
                 if not await self._check_all(stopped):
                     return
-                keepers = [asyncio.create_task(self._keep(child)) for child in self._children.values()]
+                keepers = [asyncio.create_task(self._keep(child, stopped)) for child in self._children.values()]
                 readiness = asyncio.create_task(self._announce_ready(begun))
-                try:
-                    await stopped
-                finally:
-                    self._stopping = True
-                    readiness.cancel()
-                    await self._stop_all()
-                    for keeper in keepers:
-                        keeper.cancel()
-                    await asyncio.gather(*keepers, readiness, return_exceptions=True)
+                await stopped
+                readiness.cancel()
+                await self._stop_all()
+                await asyncio.gather(*keepers, readiness, return_exceptions=True)
             finally:
                 stopped.cancel()
                 (self._run_dir / STATE_FILE).unlink(missing_ok=True)
@@ -126,12 +120,13 @@ class Supervisor:
             # Four children that read one broken settings file have one complaint.
             if line not in printed:
                 printed.add(line)
-                sys.stderr.write(line + "\n")
+                write_line(line)
 
         for child in children:
             await self._spawn(child, once)
         checks = asyncio.gather(*(self._checked(child) for child in children))
-        await asyncio.wait({checks, stopped}, timeout=CHECK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
+        both: set[asyncio.Future[Any]] = {checks, stopped}
+        await asyncio.wait(both, timeout=CHECK_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if checks.done() and all(checks.result()):
             for child in children:
                 self._go(child)
@@ -161,9 +156,7 @@ class Supervisor:
         assert child.process.stderr is not None
         child.readers = [asyncio.create_task(self._forward(child, child.process.stderr, on_line))]
 
-    async def _forward(
-        self, child: Child, stream: asyncio.StreamReader, on_line: Callable[[str, str], None]
-    ) -> None:
+    async def _forward(self, child: Child, stream: asyncio.StreamReader, on_line: Callable[[str, str], None]) -> None:
         while True:
             try:
                 line = await stream.readline()
@@ -191,37 +184,39 @@ class Supervisor:
         with contextlib.suppress(ConnectionError):
             child.process.stdin.write(b"go\n")
 
-    async def _keep(self, child: Child) -> None:
+    async def _keep(self, child: Child, stopped: asyncio.Task[bool]) -> None:
         """Waits for the child's end and starts it again, for as long as we are not stopping."""
         while True:
             assert child.process is not None
             code = await child.process.wait()
-            if self._stopping:
+            if stopped.done():
                 return
-            child.last_exit = _how(code)
-            child.restarts += 1
-            lived = time.time() - child.started_at
-            child.short_lives = 0 if lived > HEALTHY_AFTER_S else child.short_lives + 1
-            delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(child.short_lives, 20)) if child.short_lives else 0.0
-            child.state = "down"
-            self._publish()
-            log.warning(
-                "%s ended (%s) after %.1f s; starting it again in %.2g s", child.name, child.last_exit, lived, delay,
-                extra={"event.action": "process_restarted", "process.name": child.name},
-            )  # fmt: skip
-            self._kill_group(child, signal.SIGKILL)  # whatever it left behind
-            await asyncio.sleep(delay)
-            await self._respawn(child)
-
-    async def _respawn(self, child: Child) -> None:
-        try:
+            delay = self._note_end(child, code)
+            self._kill_group(child)  # whatever it left behind
+            await asyncio.wait({stopped}, timeout=delay)
+            if stopped.done():
+                return
             await self._spawn(child, self._on_line)
-        except OSError as e:
-            log.error("%s cannot be started: %s", child.name, e, extra={"event.action": "process_start_failed"})
-            child.process = await asyncio.create_subprocess_exec("/bin/false")
-            return
-        self._go(child)
+            if stopped.done():  # _stop_all may have looked at this child before it was there again
+                await self._end(child, signal.SIGTERM)
+                return
+            self._go(child)
+            self._publish()
+
+    def _note_end(self, child: Child, code: int) -> float:
+        """Counts an end nobody asked for; returns the seconds to wait before the next start."""
+        lived = time.time() - child.started_at
+        child.last_exit = _how(code)
+        child.restarts += 1
+        child.short_lives = 0 if lived > HEALTHY_AFTER_S else child.short_lives + 1
+        delay = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(child.short_lives, 20)) if child.short_lives else 0.0
+        child.state = "down"
         self._publish()
+        log.warning(
+            "%s ended (%s) after %.1f s; starting it again in %.2g s", child.name, child.last_exit, lived, delay,
+            extra={"event.action": "process_restarted", "process.name": child.name},
+        )  # fmt: skip
+        return delay
 
     async def _announce_ready(self, begun: float) -> None:
         waiting = set(self._children)
@@ -256,14 +251,14 @@ class Supervisor:
                 await asyncio.wait_for(child.process.wait(), STOP_TIMEOUT_S)
             except TimeoutError:
                 log.error("%s did not stop within %g s: killed", child.name, STOP_TIMEOUT_S)
-        self._kill_group(child, signal.SIGKILL)
+        self._kill_group(child)
         await child.process.wait()
         await asyncio.gather(*child.readers)
 
-    def _kill_group(self, child: Child, number: signal.Signals) -> None:
+    def _kill_group(self, child: Child) -> None:
         if child.process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(child.process.pid, number)
+                os.killpg(child.process.pid, signal.SIGKILL)
 
     def _publish(self) -> None:
         """Puts pids and restarts where `tocsin status` reads them."""
@@ -278,6 +273,13 @@ class Supervisor:
         temporary = self._run_dir / f"{STATE_FILE}.new"
         temporary.write_text(text)
         temporary.replace(self._run_dir / STATE_FILE)
+
+
+def write_line(line: str) -> None:
+    """To stderr. A reader of our log that went away must not block the children behind their pipes."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def _how(code: int | None) -> str:

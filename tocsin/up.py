@@ -14,7 +14,7 @@ from tocsin.errors import RetryLater, TocsinError
 from tocsin.logs import Style
 from tocsin.printable import printable
 from tocsin.settings import Settings
-from tocsin.supervise import Supervisor
+from tocsin.supervise import Supervisor, write_line
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +61,11 @@ def _answers(socket: Path) -> bool:
 
 
 def _print_human(name: str, line: str) -> None:
-    sys.stderr.write(f"{name:<10} {line}\n")
+    write_line(f"{name:<10} {line}")
 
 
 def _print_json(name: str, line: str) -> None:
     """JSON passes as it is; anything else (a crash of the interpreter, a library that prints) is wrapped."""
     if not line.startswith("{"):
         line = json.dumps({"message": printable(line), "service.name": "tocsin", "service.node.name": name})
-    sys.stderr.write(line + "\n")
+    write_line(line)

@@ -59,7 +59,9 @@ def make_directories(settings: Settings, process: str) -> None:
         try:
             path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as e:
-            problems.append(Problem(str(path), 0, f"cannot be made: {e.strerror}; make it, or set paths in the settings"))
+            problems.append(
+                Problem(str(path), 0, f"cannot be made: {e.strerror}; make it, or set paths in the settings")
+            )
             continue
         if not os.access(path, os.W_OK | os.X_OK):
             problems.append(Problem(str(path), 0, "is not writable for this user; run as root, or set another path"))
