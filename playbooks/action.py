@@ -23,7 +23,7 @@ from tocsin.errors import ConfigError, Problem
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
-    from playbooks.daemon import Daemon
+    from playbooks.daemon import ContainerState, Daemon
 
 
 class Outcome(StrEnum):
@@ -102,8 +102,8 @@ class Call:
     alert: Event
     container_id: str | None
     """64 hexadecimal digits; never None for an action with `needs_container`."""
-    seen: Mapping[str, Any] | None
-    """Docker's inspect document of the container as the guard saw it an instant ago; None where it did not look."""
+    seen: ContainerState | None
+    """The container as the guard saw it an instant ago; None where it did not look."""
     playbook: str
     run_id: str
     step_id: str
@@ -120,6 +120,10 @@ class Call:
     """Puts a message into the outbox, in the same commit as the step's outcome. Never blocks."""
     console_url: str | None = None
     """Base of links in messages."""
+    saved: Mapping[str, Any] | None = None
+    """What the step's first plan saved, when plan() is asked again after a crash or a retry."""
+    evidence_limit_bytes: int = 1024 * 1024 * 1024
+    """Of all runs' evidence together; beyond it the oldest is removed."""
 
 
 class Action(Protocol):
