@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from tocsin.errors import Rejected, RetryLater, TocsinError
+from tocsin.errors import Rejected, RetryLater, UsageError
 
 MAX_BODY_BYTES = 16 * 1024 * 1024
 """Longest request body a server takes; producers send batches far below it."""
@@ -95,6 +95,8 @@ class Client:
 
         After RetryLater the other side may or may not have taken the body: send the same again, ids absorb it.
         """
+        if len(body) > MAX_BODY_BYTES:  # the server would hang up halfway, which looks like a server that went away
+            raise Rejected(f"a body of {len(body)} bytes is over the limit of {MAX_BODY_BYTES}")
         return self._call("POST", path, body, {"Content-Type": "application/x-ndjson", **(headers or {})})
 
     def close(self) -> None:
@@ -139,7 +141,7 @@ class Client:
 async def serving(path: Path, routes: Routes) -> AsyncIterator[None]:
     """Serves `routes` on the socket `path` (mode 0660) inside the running loop until the block ends.
 
-    A stale socket file is replaced; one that somebody answers on is a TocsinError. At the end running requests finish.
+    A stale socket file is replaced; one that somebody answers on is a UsageError. At the end running requests finish.
     """
     import uvicorn
 
@@ -167,18 +169,22 @@ async def serving(path: Path, routes: Routes) -> AsyncIterator[None]:
             path.unlink()
 
 
-def _take_over(path: Path) -> None:
-    """Removes a socket file that nobody serves any more."""
-    if not path.exists():
-        return
+def in_use(path: Path) -> bool:
+    """Whether somebody serves this socket now."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
         try:
-            probe.settimeout(1)
             probe.connect(str(path))
         except OSError:
-            path.unlink()
-        else:
-            raise TocsinError(f"{path} is in use: another Tocsin runs here; stop it, or set another run_dir")
+            return False
+        return True
+
+
+def _take_over(path: Path) -> None:
+    """Removes a socket file that nobody serves any more."""
+    if in_use(path):
+        raise UsageError(f"{path} is in use: another Tocsin runs here; stop it, or set another run_dir")
+    path.unlink(missing_ok=True)
 
 
 def _app(routes: Routes) -> Any:

@@ -72,7 +72,9 @@ def _time(record: logging.LogRecord) -> datetime:
     return datetime.fromtimestamp(record.created, UTC)
 
 
-def configure(process: str, style: Style | None = None, stream: TextIO | None = None, level: int = logging.INFO) -> None:
+def configure(
+    process: str, style: Style | None = None, stream: TextIO | None = None, level: int = logging.INFO
+) -> None:
     """Sends the root logger to `stream` (default stderr), replacing what was set up before.
 
     Without a style: lines for people on a terminal, JSON elsewhere.

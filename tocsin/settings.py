@@ -7,6 +7,7 @@ names of files (section `secrets`) or of environment variables (TOCSIN_SECRET_<N
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,42 +102,74 @@ def load(file: Path | None = None, environ: Mapping[str, str] = os.environ) -> S
     Raises ConfigError naming every wrong key.
     """
     path = file or DEFAULT_FILE
+    text = ""
     values: dict[str, Any] = {}
     if file is not None or path.exists():
+        text = _read(path)
         try:
-            values = tomllib.loads(path.read_text())
-        except OSError as e:
-            raise ConfigError([Problem(str(path), 0, f"cannot be read: {e.strerror}")]) from e
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
-            raise ConfigError([Problem(str(path), 0, f"is not TOML: {e}")]) from e
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as e:
+            line = re.search(r"at line ([0-9]+)", str(e))
+            raise ConfigError([Problem(str(path), int(line[1]) if line else 0, f"is not TOML: {e}")]) from e
     origin = _override(values, environ)
     try:
         return Settings.model_validate(values)
     except ValidationError as e:
-        raise ConfigError([_problem(str(path), origin, dict(x)) for x in e.errors()]) from e
+        raise ConfigError([_problem(str(path), text, origin, dict(x)) for x in e.errors()]) from e
 
 
-def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, str], str]:
-    """Lays TOCSIN_SECTION_KEY over the file's values; returns which variable set which key."""
-    origin: dict[tuple[str, str], str] = {}
-    for section, info in Settings.model_fields.items():
-        if not isinstance(info.default, _Section):
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = e.strerror if isinstance(e, OSError) else "it is not text"
+        raise ConfigError([Problem(str(path), 0, f"cannot be read: {reason}")]) from e
+
+
+def _override(values: dict[str, Any], environ: Mapping[str, str]) -> dict[tuple[str, ...], str]:
+    """Lays TOCSIN_<SECTION>_<KEY> over the file's values; returns which variable set which key.
+
+    Every variable that begins like a section's counts, so a misspelt one is refused like a misspelt key of the file.
+    """
+    origin: dict[tuple[str, ...], str] = {}
+    for variable, text in sorted(environ.items()):
+        section, _, key = variable.removeprefix(PREFIX).lower().partition("_")
+        info = Settings.model_fields.get(section)
+        if not variable.startswith(PREFIX) or info is None or not isinstance(info.default, _Section):
             continue
-        for key, field_info in type(info.default).model_fields.items():
-            variable = f"{PREFIX}{section}_{key}".upper()
-            if variable in environ:
-                text = environ[variable]
-                is_list = isinstance(field_info.default, list)
-                values.setdefault(section, {})[key] = [x for x in text.split(":") if x] if is_list else text
-                origin[section, key] = variable
+        table = values.setdefault(section, {})
+        if not isinstance(table, dict):
+            continue  # the file's own fault, which validation will tell
+        field = type(info.default).model_fields.get(key)
+        is_list = field is not None and isinstance(field.default, list)
+        table[key] = [x for x in text.split(":") if x] if is_list else text
+        origin[section, key] = variable
     return origin
 
 
-def _problem(file: str, origin: dict[tuple[str, str], str], error: dict[str, Any]) -> Problem:
+def _problem(file: str, text: str, origin: Mapping[tuple[str, ...], str], error: dict[str, Any]) -> Problem:
     place = tuple(str(x) for x in error["loc"])
-    known = origin.get((place[0], place[1])) if len(place) > 1 else None
-    text = "is not a setting" if error["type"] == "extra_forbidden" else str(error["msg"])
-    return Problem(known or file, 0, f"[{place[0]}] {'.'.join(place[1:])}: {text}")
+    variable = origin.get(place[:2])
+    said = "is not a setting; `tocsin doctor --settings` lists them all"
+    if error["type"] != "extra_forbidden":
+        said = str(error["msg"])
+    where = ".".join(place[1:])
+    said = f"[{place[0]}] {where}: {said}" if where else f"[{place[0]}]: {said}"
+    return Problem(variable or file, 0 if variable else _line(text, place), said)
+
+
+def _line(text: str, place: tuple[str, ...]) -> int:
+    """Line (from 1) of the key in the file's text; its section's when it is not found, 0 without either."""
+    section, found = "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        header = re.match(r"\s*\[\s*([\w.-]+)\s*\]", line)
+        section = header[1] if header else section
+        if header and section == place[0]:
+            found = number
+        key = re.match(r"\s*([\w-]+)\s*=", line)
+        if key and ((section, key[1]) == place[:2] or (not section and key[1] == place[0])):
+            return number
+    return found
 
 
 def secret(settings: Settings, name: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -15,7 +15,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tocsin.errors import TocsinError, UsageError
+from tocsin.link import in_use
 
 log = logging.getLogger(__name__)
 
@@ -335,16 +335,6 @@ def _wait_for_orphans(run_dir: Path, timeout_s: float = 20.0) -> None:
     if not (run_dir / STATE_FILE).exists():
         return
     deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and any(_answers(path) for path in run_dir.glob("*.sock")):
+    while time.monotonic() < deadline and any(in_use(path) for path in run_dir.glob("*.sock")):
         time.sleep(0.05)
     (run_dir / STATE_FILE).unlink(missing_ok=True)
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True

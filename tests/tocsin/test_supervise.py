@@ -50,11 +50,12 @@ DRIVER = """
 import asyncio, os, signal, sys
 from pathlib import Path
 from tocsin.errors import TocsinError
-from tocsin.supervise import Supervisor, _answers, write_line
+from tocsin.link import in_use
+from tocsin.supervise import Supervisor, write_line
 run_dir, child, *bad = sys.argv[1:]
 names = ["a", "b", "c"]
 async def ready(name):
-    return _answers(Path(run_dir) / f"{name}.sock")
+    return in_use(Path(run_dir) / f"{name}.sock")
 async def main():
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
