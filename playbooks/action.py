@@ -176,10 +176,9 @@ def load(name: str) -> Action:
     """The action of that name. ConfigError, naming those that are near, when there is no such file."""
     known = names()
     if name not in known:
-        near = difflib.get_close_matches(name, known, 3) or known
-        raise ConfigError(
-            [Problem("playbooks/actions", 0, f"there is no action {name!r}; did you mean {', '.join(near)}?")]
-        )
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(known)}"
+        raise ConfigError([Problem("playbooks/actions", 0, f"there is no action {name!r}; {hint}")])
     module = importlib.import_module(f"playbooks.actions.{name.replace('.', '_')}")
     action: Action = module.action
     return action
