@@ -194,6 +194,9 @@ class Error(_Part, frozen=True, kw_only=True):
 
 class Rule(_Part, frozen=True, kw_only=True):
     id: Keyword | UnsetType = UNSET
+    """Stem of the rule's file: the name people and playbooks use."""
+    uuid: Keyword | UnsetType = UNSET
+    """Sigma's `id`."""
     name: Keyword | UnsetType = UNSET
     description: Keyword | UnsetType = UNSET
     author: list[Keyword] | UnsetType = UNSET
@@ -208,10 +211,18 @@ class ThreatItem(_Part, frozen=True, kw_only=True):
     name: list[Keyword] | UnsetType = UNSET
 
 
+class Technique(_Part, frozen=True, kw_only=True):
+    id: list[Keyword] | UnsetType = UNSET
+    """T1059"""
+    name: list[Keyword] | UnsetType = UNSET
+    subtechnique: ThreatItem | UnsetType = UNSET
+    """T1059.004"""
+
+
 class Threat(_Part, frozen=True, kw_only=True):
     framework: Keyword | UnsetType = UNSET
     tactic: ThreatItem | UnsetType = UNSET
-    technique: ThreatItem | UnsetType = UNSET
+    technique: Technique | UnsetType = UNSET
 
 
 class Latency(_Part, frozen=True, kw_only=True):
