@@ -49,16 +49,21 @@ class FieldType:
     """`text` may hold anything and has no exact value; `labels` is a map whose keys are the user's."""
     es: str
     """Type in Elasticsearch, on a cluster that has them all."""
-    many: bool = False
-    """A list, or inside a list of objects: an event may carry several values."""
+    list_path: str = ""
+    """Path of the list that this field is or is inside of; empty for a single value."""
     indexed: bool = True
     """False: kept, never searched."""
+
+    @property
+    def many(self) -> bool:
+        """An event may carry several values."""
+        return bool(self.list_path)
 
 
 @functools.cache
 def field_paths() -> Mapping[str, FieldType]:
     """Every legal dotted path of an event, in the order of the contract. A map appears as `container.labels.*`."""
-    return types.MappingProxyType(dict(_walk(msgspec.inspect.type_info(Event), "", False)))
+    return types.MappingProxyType(dict(_walk(msgspec.inspect.type_info(Event), "", "")))
 
 
 def field_type(path: str) -> FieldType | None:
@@ -67,7 +72,7 @@ def field_type(path: str) -> FieldType | None:
     if found := paths.get(path):
         return found if found.kind != "labels" else None
     label = split_label(path)
-    return FieldType("keyword", "keyword", paths[label[0] + ".*"].many) if label else None
+    return FieldType("keyword", "keyword", paths[label[0] + ".*"].list_path) if label else None
 
 
 def split_label(path: str) -> tuple[str, str] | None:
@@ -79,28 +84,28 @@ def split_label(path: str) -> tuple[str, str] | None:
     return None
 
 
-def _walk(info: msgspec.inspect.Type, path: str, many: bool) -> Iterator[tuple[str, FieldType]]:
+def _walk(info: msgspec.inspect.Type, path: str, list_path: str) -> Iterator[tuple[str, FieldType]]:
     if isinstance(info, msgspec.inspect.ListType):
-        yield from _walk(info.item_type, path, True)
+        yield from _walk(info.item_type, path, path)
     elif isinstance(info, msgspec.inspect.StructType):
         for field in info.fields:
-            yield from _walk(field.type, f"{path}.{field.encode_name}" if path else field.encode_name, many)
+            yield from _walk(field.type, f"{path}.{field.encode_name}" if path else field.encode_name, list_path)
     else:
-        leaf = _leaf(info, path, many)
+        leaf = _leaf(info, path, list_path)
         yield (f"{path}.*" if leaf.kind == "labels" else path), leaf
 
 
-def _leaf(info: msgspec.inspect.Type, path: str, many: bool) -> FieldType:
+def _leaf(info: msgspec.inspect.Type, path: str, list_path: str) -> FieldType:
     if isinstance(info, msgspec.inspect.Metadata):
         extra = info.extra or {}
         if "es" in extra:
-            return FieldType(_KIND_OF_ES[extra["es"]], extra["es"], many, extra.get("index", True))
-        return _leaf(info.type, path, many)
+            return FieldType(_KIND_OF_ES[extra["es"]], extra["es"], list_path, extra.get("index", True))
+        return _leaf(info.type, path, list_path)
     kind = _KINDS.get(type(info))
     if kind is None:
         raise TypeError(f"{path}: an event field may not be a {type(info).__name__}; see ecs_mappings/template.py")
     # ECS says date. Nanoseconds keep the order of events within one millisecond, and data streams allow them here.
-    return FieldType(kind, "date_nanos" if path == "@timestamp" else kind, many)
+    return FieldType(kind, "date_nanos" if path == "@timestamp" else kind, list_path)
 
 
 def mappings(supported: AbstractSet[str] = frozenset(OPTIONAL_TYPES)) -> dict[str, Any]:

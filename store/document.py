@@ -23,7 +23,7 @@ def read(document: bytes) -> Event:
     try:
         event = decode(document)
         document.decode()
-    except (msgspec.MsgspecError, ValueError) as e:
+    except (msgspec.MsgspecError, ValueError, RecursionError) as e:
         raise Rejected(f"not a legal event: {e}") from e
     _check(event, document)
     return event

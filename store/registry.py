@@ -11,7 +11,7 @@ from typing import cast
 from store.protocol import Options, Store
 from tocsin.errors import UsageError
 
-_NOT_STORES = {"alerts", "document", "protocol", "query", "registry"}
+_NOT_STORES = {"alerts", "document", "housekeeping", "protocol", "query", "registry", "sqlite_file", "sqlite_query"}
 
 
 def names() -> list[str]:
