@@ -7,8 +7,8 @@ transport and API version; the calls are made here because it lacks NanoCpus and
 from __future__ import annotations
 
 import json
+import math
 import re
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -128,7 +128,7 @@ class Daemon(Protocol):
     def connect(self, id: str, attachment: Attachment) -> None: ...
 
     def top(self, id: str, max_bytes: int, deadline: float) -> Reading:
-        """Processes, as Docker's JSON. This and the three below raise DaemonTimeout past time.monotonic() `deadline`."""
+        """Processes, as Docker's JSON. It and the three below raise DaemonTimeout past time.monotonic() `deadline`."""
 
     def changes(self, id: str, max_bytes: int, deadline: float) -> Reading:
         """Files added, changed and deleted since the image, as Docker's JSON."""
@@ -141,14 +141,22 @@ class Daemon(Protocol):
 
 
 class DockerDaemon:
-    """The real one, at `url` (unix:///var/run/docker.sock). Connects at the first call, and again after it was away."""
+    """The real one, at `url` (unix:///var/run/docker.sock). Connects at the first call, and anew after it was away."""
 
     def __init__(self, url: str, timeout_s: float = CALL_TIMEOUT_S) -> None:
         self._url = url
         self._timeout_s = timeout_s
-        self._lock = threading.Lock()
-        self._made: docker.APIClient | None = None
+        self._api: str | None = None
         self._cpus: int | None = None
+        try:
+            self._client = docker.APIClient(base_url=url, version="1.41", timeout=math.ceil(timeout_s))
+        except docker.errors.DockerException as e:
+            raise TocsinError(f"{url} is no address of a Docker daemon: {_clean(str(e))}") from e
+        self._client.trust_env = False  # requests would look for proxies and netrc at every call
+
+    def close(self) -> None:
+        """Closes the kept connections."""
+        self._client.close()
 
     def inspect(self, id: str) -> ContainerState:
         return state_of(self.inspect_document(id))
@@ -211,16 +219,11 @@ class DockerDaemon:
             self._cpus = int(self._call("GET", "/info").json()["NCPU"])
         return self._cpus
 
-    def _client(self) -> docker.APIClient:
-        with self._lock:
-            if self._made is None:
-                try:
-                    made = docker.APIClient(base_url=self._url, version="auto", timeout=max(1, int(self._timeout_s)))
-                except docker.errors.DockerException as e:
-                    raise RetryLater(f"Docker does not answer at {self._url}: {_clean(str(e))}") from e
-                made.trust_env = False  # requests would look for proxies and netrc at every call
-                self._made = made
-            return self._made
+    def _version(self) -> str:
+        """The newest API the daemon speaks; asked again after it was away, it may have been upgraded."""
+        if self._api is None:
+            self._api = str(self._request("GET", "/version", {}, None, 0, stream=False).json()["ApiVersion"])
+        return self._api
 
     def _call(
         self,
@@ -232,20 +235,24 @@ class DockerDaemon:
         extra_s: float = 0,
         stream: bool = False,
     ) -> requests.Response:
-        client = self._client()
-        url = f"{client.base_url}/v{client.api_version}{path}"
-        try:
-            response = client.request(
-                method, url, params=params, json=body, stream=stream, timeout=self._timeout_s + extra_s
-            )
-        except requests.exceptions.Timeout as e:
-            raise DaemonTimeout(f"Docker did not answer within {self._timeout_s + extra_s:g} s") from e
-        except requests.exceptions.RequestException as e:
-            raise RetryLater(f"Docker does not answer at {self._url}: {_clean(str(e))}") from e
+        response = self._request(method, f"/v{self._version()}{path}", params or {}, body, extra_s, stream)
         if response.status_code >= 400:
             with closing(response):
                 raise _refusal(response)
         return response
+
+    def _request(
+        self, method: str, path: str, params: Mapping[str, str], body: Any, extra_s: float, stream: bool
+    ) -> requests.Response:
+        timeout_s = self._timeout_s + extra_s
+        url = f"{self._client.base_url}{path}"
+        try:
+            return self._client.request(method, url, params=params, json=body, stream=stream, timeout=timeout_s)
+        except requests.exceptions.Timeout as e:
+            raise DaemonTimeout(f"Docker did not answer within {timeout_s:g} s") from e
+        except requests.exceptions.RequestException as e:
+            self._api = None
+            raise RetryLater(f"Docker does not answer at {self._url}: {_clean(str(e))}") from e
 
     def _read(self, path: str, params: Mapping[str, str], max_bytes: int, deadline: float) -> Reading:
         content = bytearray()
@@ -341,7 +348,7 @@ def _refusal(response: requests.Response) -> TocsinError:
         message = str(response.json()["message"])
     except (ValueError, KeyError, TypeError):
         message = response.text
-    if response.status_code == 404 and message.lower().startswith("no such container"):
+    if response.status_code == 404 and "no such container" in message.lower():
         return Gone("the container is gone")
     return Refused(f"Docker refused: {_clean(message)}")
 
