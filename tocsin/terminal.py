@@ -80,6 +80,15 @@ def state(word: str) -> Any:
     return Text(printable(word, 40), style=STYLES.get(word, ""))
 
 
+def print_state(word: str, text: str) -> None:
+    """`[ ok ] text`, the word in its colour; long text wraps."""
+    from rich.text import Text
+
+    console().print(
+        Text("[") + Text(f"{word:^4}", STYLES.get(word, "")) + Text(f"] {printable(text)}"), overflow="fold"
+    )
+
+
 def print_line(text: str, style: str = "") -> None:
     """One line of text, made safe and cut to the terminal's width."""
     from rich.text import Text
