@@ -80,6 +80,8 @@ class ContainerState(msgspec.Struct, frozen=True, kw_only=True):
     """Of the current or last run, UTC, cut to microseconds."""
     finished_at: datetime | None
     tty: bool
+    auto_remove: bool
+    """`docker run --rm`: Docker removes it when it stops."""
     network_mode: str
     networks: dict[str, Attachment]
     """By name. A container that shares another's network has none of its own."""
@@ -117,10 +119,11 @@ class Daemon(Protocol):
 
     def start(self, id: str) -> None: ...
 
-    def lift_cpu_limit(self, id: str, limit: CpuLimit) -> None:
-        """Sets the kind of limit `limit` is so high that it never throttles."""
+    def unthrottled(self, limit: CpuLimit) -> CpuLimit:
+        """The same kind of limit, so high that it never throttles on this machine."""
 
-    def set_cpu_limit(self, id: str, limit: CpuLimit) -> None: ...
+    def set_cpu_limit(self, id: str, limit: CpuLimit) -> None:
+        """Of a running or paused container. `limit` must be of the kind it has: Docker refuses to mix them."""
 
     def disconnect(self, id: str, network: str) -> None:
         """Works on running, paused and stopped containers. `network` is the network's full id."""
@@ -180,12 +183,9 @@ class DockerDaemon:
     def start(self, id: str) -> None:
         self._call("POST", f"/containers/{_full(id)}/start")
 
-    def lift_cpu_limit(self, id: str, limit: CpuLimit) -> None:
-        # Docker takes -1 for a quota, but NanoCpus only up to what the machine has, and refuses to mix the two.
-        if limit.nano_cpus > 0:
-            self.set_cpu_limit(id, CpuLimit(nano_cpus=self._machine_cpus() * 1_000_000_000))
-        elif limit.quota > 0:
-            self.set_cpu_limit(id, CpuLimit(quota=-1))
+    def unthrottled(self, limit: CpuLimit) -> CpuLimit:
+        # Docker takes -1 for a quota, but no more NanoCpus than the machine has.
+        return CpuLimit(nano_cpus=self._machine_cpus() * 1_000_000_000) if limit.nano_cpus else CpuLimit(quota=-1)
 
     def set_cpu_limit(self, id: str, limit: CpuLimit) -> None:
         change = {"NanoCpus": limit.nano_cpus} if limit.nano_cpus else {"CpuQuota": limit.quota}
@@ -288,6 +288,7 @@ def state_of(document: Mapping[str, Any]) -> ContainerState:
         started_at=_time(state.get("StartedAt")),
         finished_at=_time(state.get("FinishedAt")),
         tty=config.get("Tty") is True,
+        auto_remove=host.get("AutoRemove") is True,
         network_mode=str(host.get("NetworkMode", "")),
         networks={name: _attachment(document["Id"], name, endpoint) for name, endpoint in networks.items()},
         cpu=CpuLimit(int(host.get("NanoCpus") or 0), int(host.get("CpuQuota") or 0)),

@@ -63,6 +63,7 @@ class FakeDaemon:
             "started_at": datetime.now(UTC),
             "finished_at": None,
             "tty": False,
+            "auto_remove": False,
             "network_mode": "default",
             "networks": {"bridge": Attachment("b" * 64, "bridge", {})},
             "cpu": CpuLimit(),
@@ -122,12 +123,8 @@ class FakeDaemon:
         if not state.running:
             self._set(id, running=True, started_at=datetime.now(UTC))
 
-    def lift_cpu_limit(self, id: str, limit: CpuLimit) -> None:
-        self._enter("lift_cpu_limit", id)
-        if limit.nano_cpus > 0:
-            self._set(id, cpu=CpuLimit(nano_cpus=MACHINE_CPUS * 1_000_000_000))
-        elif limit.quota > 0:
-            self._set(id, cpu=CpuLimit(quota=-1))
+    def unthrottled(self, limit: CpuLimit) -> CpuLimit:
+        return CpuLimit(nano_cpus=MACHINE_CPUS * 1_000_000_000) if limit.nano_cpus else CpuLimit(quota=-1)
 
     def set_cpu_limit(self, id: str, limit: CpuLimit) -> None:
         self._enter("set_cpu_limit", id)

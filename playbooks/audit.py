@@ -1,0 +1,100 @@
+"""The audit's chain: each row holds the hash of the one before it. Owns the hash, the file audit.log and the check.
+
+The ledger's table is the original; audit.log is its copy, one JSON object a line, for people and collectors. Whoever
+changes, removes or inserts a row in one of them breaks the chain or makes the two differ. Whoever can write both can
+forge both: ship audit.log elsewhere if that matters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from playbooks.records import AuditRow
+from tocsin.errors import Problem
+
+GENESIS = "0" * 64
+"""`previous` of the first row."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+def row(last: AuditRow | None, at_ns: int, kind: str, body: dict[str, object]) -> AuditRow:
+    """The row that follows `last`."""
+    seq, previous = (last.seq + 1, last.hash) if last else (1, GENESIS)
+    text = _encode(body).decode()
+    return AuditRow(
+        seq=seq, at_ns=at_ns, kind=kind, body=text, previous=previous, hash=_hash(seq, at_ns, kind, text, previous)
+    )
+
+
+def _hash(seq: int, at_ns: int, kind: str, body: str, previous: str) -> str:
+    return hashlib.sha256(_encode([seq, at_ns, kind, body, previous])).hexdigest()
+
+
+def broken(rows: Iterable[AuditRow], name: str) -> Iterator[Problem]:
+    """Every place where the chain does not hold; `name` says what is checked, the line is the row's number."""
+    expected, previous = 1, GENESIS
+    for r in rows:
+        if r.seq != expected:
+            yield Problem(name, r.seq, f"row {expected} is missing")
+        elif r.previous != previous:
+            yield Problem(name, r.seq, "does not follow the row before it")
+        if r.hash != _hash(r.seq, r.at_ns, r.kind, r.body, r.previous):
+            yield Problem(name, r.seq, "was changed after it was written")
+        expected, previous = r.seq + 1, r.hash
+
+
+def read(file: Path) -> Iterator[AuditRow]:
+    """The rows of an audit.log, without a last line that was cut by a crash."""
+    if not file.exists():
+        return
+    with file.open("rb") as lines:
+        for line in lines:
+            if line.endswith(b"\n"):
+                yield msgspec.json.decode(line, type=AuditRow)
+
+
+def differences(ledger: Iterable[AuditRow], file: Path) -> Iterator[Problem]:
+    """Rows of the file that the ledger does not have so. A file that ends early is only not yet written."""
+    known = {r.seq: r.hash for r in ledger}
+    for r in read(file):
+        if known.get(r.seq) != r.hash:
+            yield Problem(file.name, r.seq, "is not what the ledger holds")
+
+
+class AuditFile:
+    """Appends rows to audit.log. Not safe between threads; one writer per file."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self.last_seq = self._mend()
+
+    def append(self, rows: Iterable[AuditRow]) -> None:
+        """Rows up to `last_seq` are there already and are left out. In the page cache when it returns."""
+        fresh = [r for r in rows if r.seq > self.last_seq]
+        if fresh:
+            with self._file.open("ab") as out:
+                out.write(b"".join(_encode(r) + b"\n" for r in fresh))
+            self.last_seq = fresh[-1].seq
+
+    def _mend(self) -> int:
+        """Cuts a torn last line off; the number of the last whole row."""
+        last = 0
+        if not self._file.exists():
+            self._file.touch(mode=0o640)
+            return last
+        with self._file.open("rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            tail_from = max(0, end - 1024 * 1024)
+            file.seek(tail_from)
+            tail = file.read()
+            whole = tail[: tail.rfind(b"\n") + 1]
+            file.truncate(tail_from + len(whole))
+            if lines := whole.splitlines():
+                last = msgspec.json.decode(lines[-1], type=AuditRow).seq
+        return last
