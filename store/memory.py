@@ -56,7 +56,7 @@ class MemoryStore:
         descending = query.order == "desc"
         matches = sorted(self._matches(query), key=_order, reverse=descending)
         if start:
-            edge = (start.micros, start.id.encode())
+            edge = (start.at, start.id.encode())
             matches = [k for k in matches if (_order(k) < edge if descending else _order(k) > edge)]
         page = matches[: query.limit]
         return Page([k.body for k in page], cursor(page[-1].position) if len(matches) > len(page) else None)
@@ -79,7 +79,7 @@ class MemoryStore:
 
     def status(self) -> StoreStatus:
         with self._lock:
-            times = [k.position.micros for k in self._kept.values()]
+            times = [k.position.at for k in self._kept.values()]
             size = sum(len(k.body) for k in self._kept.values())
         return StoreStatus(
             kind="memory",
@@ -96,7 +96,7 @@ class MemoryStore:
 
 
 def _order(kept: _Kept) -> tuple[int, bytes]:
-    return kept.position.micros, kept.position.id.encode()
+    return kept.position.at, kept.position.id.encode()
 
 
 def _matches(kept: _Kept, query: Query) -> bool:
@@ -105,9 +105,9 @@ def _matches(kept: _Kept, query: Query) -> bool:
         return False
     if query.kinds and event.get("kind") not in query.kinds:
         return False
-    if query.since and kept.position.micros < micros(query.since):
+    if query.since and kept.position.at < micros(query.since):
         return False
-    if query.until and kept.position.micros >= micros(query.until):
+    if query.until and kept.position.at >= micros(query.until):
         return False
     return _in_container(kept, query) and _has_text(kept, query)
 
@@ -129,7 +129,7 @@ def _has_text(kept: _Kept, query: Query) -> bool:
 
 def _holds(kept: _Kept, condition: Condition) -> bool:
     if condition.path == "@timestamp":
-        return kept.position.micros in condition.values
+        return kept.position.at in condition.values
     wanted = condition.values
     if condition.type.kind == "date":
         wanted = tuple(msgspec.to_builtins(moment(int(value))) for value in wanted)

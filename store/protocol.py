@@ -158,7 +158,7 @@ class Store(Protocol):
         ...
 
     def get(self, event_id: str) -> bytes | None:
-        """The document with this event.id, or None."""
+        """The document with this event.id, or None; visible as for `search`."""
         ...
 
     def refresh(self) -> None:

@@ -27,7 +27,8 @@ _MAX_TEXT = 1024
 class Position:
     """The place of one document in the order: keyset paging goes on from here, whatever was written since."""
 
-    micros: int
+    at: int
+    """`@timestamp` in the store's own unit."""
     id: str
 
 
@@ -52,7 +53,7 @@ def moment(since_1970_us: int) -> datetime:
 
 def cursor(position: Position) -> str:
     """The position as text that survives a URL and a shell."""
-    return base64.urlsafe_b64encode(msgspec.json.encode([position.micros, position.id])).decode()
+    return base64.urlsafe_b64encode(msgspec.json.encode([position.at, position.id])).decode()
 
 
 def position(query: Query) -> Position | None:

@@ -57,7 +57,7 @@ def where(query: Query, *, paging: bool) -> Clause:
     if query.text is not None:
         _text(clause, query.text)
     if paging and (start := position(query)):
-        clause.add(f"(at, id) {'<' if query.order == 'desc' else '>'} (?, ?)", start.micros, start.id)
+        clause.add(f"(at, id) {'<' if query.order == 'desc' else '>'} (?, ?)", start.at, start.id)
     return clause
 
 
