@@ -1,0 +1,19 @@
+"""Alerts to the playbooks, over their socket."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from forwarder.sinks import ALERTS, Outcome
+from tocsin.link import OFFSET_HEADER, Client
+
+
+class PlaybooksSink:
+    topics = (ALERTS,)
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def deliver(self, topic: str, offset: int, lines: Sequence[bytes]) -> list[Outcome | None]:
+        self._client.post("/alerts", b"\n".join([*lines, b""]), {OFFSET_HEADER: str(offset)})
+        return [None] * len(lines)
