@@ -69,7 +69,6 @@ def test_every_method_says_that_the_container_is_gone(world) -> None:
         lambda: d.kill(id),
         lambda: d.start(id),
         lambda: d.set_cpu_limit(id, CpuLimit(quota=1000)),
-        lambda: d.lift_cpu_limit(id, CpuLimit(quota=1000)),
         lambda: d.disconnect(id, network),
         lambda: d.connect(id, Attachment(network, "", {})),
         lambda: d.top(id, 1000, later()),
@@ -152,8 +151,9 @@ def test_a_network_that_is_gone_is_refused(world) -> None:
 @pytest.mark.parametrize("limit", [CpuLimit(nano_cpus=100_000_000), CpuLimit(quota=10_000)])
 def test_a_cpu_limit_is_lifted_and_put_back(world, limit: CpuLimit) -> None:
     id = world.run(nano_cpus=limit.nano_cpus, quota=limit.quota)
-    world.daemon.lift_cpu_limit(id, limit)
-    assert world.daemon.inspect(id).cpu != limit
+    lifted = world.daemon.unthrottled(limit)
+    world.daemon.set_cpu_limit(id, lifted)
+    assert world.daemon.inspect(id).cpu == lifted != limit
     world.daemon.pause(id)
     world.daemon.set_cpu_limit(id, limit)
     assert world.daemon.inspect(id).cpu == limit
