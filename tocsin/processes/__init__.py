@@ -18,7 +18,8 @@ import sys
 import threading
 from typing import Protocol, cast
 
-from tocsin.errors import ConfigError, Problem, UsageError
+from tocsin import link
+from tocsin.errors import ConfigError, Problem, TocsinError, UsageError
 from tocsin.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,10 @@ def start(name: str, settings: Settings, *, supervised: bool, check_only: bool =
     """Prepares the process and runs it until SIGTERM or SIGINT. Raises TocsinError when it must not start."""
     process = load(name)
     make_directories(settings, name)
+    if link.in_use(settings.socket(name)):
+        raise UsageError(
+            f"{settings.socket(name)} is in use: another Tocsin runs here; stop it, or set another run_dir"
+        )
     prepared = process.prepare(settings)
     if check_only:
         return
@@ -92,8 +97,23 @@ def run(prepared: Prepared, *, watch_stdin: bool) -> None:
     """The process's event loop (uvloop), from here to its end."""
     import uvloop
 
+    failed = threading.Event()
+
+    def give_up(args: threading.ExceptHookArgs) -> None:
+        if args.exc_type is SystemExit:
+            return
+        # A process that lost one of its threads is half dead and looks alive: better to end, and be started again.
+        failed.set()
+        where = args.thread.name if args.thread else "a thread"
+        info = (args.exc_type, args.exc_value or args.exc_type(), args.exc_traceback)
+        log.critical("%s failed; stopping", where, exc_info=info, extra={"event.action": "thread_failed"})
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.excepthook = give_up
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_stopped(prepared, watch_stdin))
+    if failed.is_set():
+        raise TocsinError("stopped after a failure inside, see the log")
 
 
 async def _until_stopped(prepared: Prepared, watch_stdin: bool) -> None:
