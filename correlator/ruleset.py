@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from correlator.fields import Field
 from correlator.tree import Node
+from ecs_mappings.event import Event
 from tocsin.errors import Problem, UsageError
 
 SEVERITY = {"informational": 1, "low": 21, "medium": 47, "high": 73, "critical": 99}
@@ -23,13 +24,14 @@ class LogSource:
 
 @dataclass(frozen=True)
 class RuleTest:
-    """One entry of a rule's `tests:`. `events` are partial events as written; `alerts` None means at least one."""
+    """One entry of a rule's `tests:`."""
 
     name: str
     line: int
-    events: tuple[dict[str, Any], ...]
+    events: tuple[Event, ...]
     fires: bool
     alerts: int | None = None
+    """How many alerts exactly, repeats not counted; None means at least one where `fires`."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Window:
 
 @dataclass(frozen=True)
 class Rule:
-    """One Sigma rule. `name` is the stem of its file, and of a base rule its Sigma `name`; it is `rule.id` in alerts."""
+    """One Sigma rule. `name`, the `rule.id` of alerts, is the stem of its file, or of a base rule its Sigma `name`."""
 
     name: str
     uuid: str
