@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 
 _RECENT_IDS = 4096
 _MAX_ERROR = 300
+_SAY_AFTER_S = 3.0
+"""A sink that is away for less than this is not worth a log line: all start and restart at their own pace."""
 
 
 class _Moved(Exception):
@@ -63,6 +65,7 @@ class Lane:
         self._counts = {"delivered": 0, "rejected": 0, "retries": 0}
         self._state = "waiting"
         self._error: dict[str, Any] | None = None
+        self._said = False
         self._backoff = tenacity.wait_random_exponential(multiplier=0.05, max=limits.max_wait_s, min=0.01)
 
     def start(self) -> None:
@@ -168,7 +171,9 @@ class Lane:
             return  # what was not taken is read again, from the cursor
         finally:
             self._state = "waiting"
-        self._error = None
+        if self._said:
+            log.info("%s: takes again", self._thread.name, extra={"event.action": "delivery_resumed"})
+        self._error, self._said = None, False
         self.position.taken(generation)
 
     def _attempt(self, batch: Batch, generation: int) -> None:
@@ -228,3 +233,9 @@ class Lane:
     def _failed(self, text: str) -> None:
         since = self._error["since"] if self._error else datetime.now(UTC)
         self._error = {"text": text[:_MAX_ERROR], "since": since}
+        if not self._said and (datetime.now(UTC) - since).total_seconds() > _SAY_AFTER_S:
+            self._said = True
+            log.warning(
+                "%s: %s; tried again until it works, nothing is lost meanwhile", self._thread.name, text[:_MAX_ERROR],
+                extra={"event.action": "delivery_delayed"},
+            )  # fmt: skip
