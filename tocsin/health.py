@@ -1,0 +1,134 @@
+"""How a running Tocsin is: asks every process and the store, and says what is not well. Owns no fact of its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from tocsin import link, processes, supervise
+from tocsin.errors import TocsinError
+from tocsin.settings import Settings
+from tocsin.storage import open_store
+
+TIMEOUT_S = 3.0
+SLOW_SINK_LAG = 50_000
+"""Records a sink may be behind before it counts as not well, even while it moves."""
+
+
+def ask(settings: Settings) -> dict[str, Any]:
+    """{"ok", "problems": [str], "notes": [str], "supervisor", "processes": {name: {...}}, "store"}.
+
+    A problem is what someone must mend; a note is what one should know.
+    """
+    supervisor = supervise.read_state(settings.paths.run_dir)
+    children = (supervisor or {}).get("processes", {})
+    found: dict[str, Any] = {
+        "supervisor": _supervisor(supervisor),
+        "processes": {name: _process(settings, name, children.get(name)) for name in processes.names()},
+        "store": _store(settings),
+    }
+    problems, notes = list(_problems(found)), list(_notes(found))
+    return {"ok": not problems, "problems": problems, "notes": notes, **found}
+
+
+def _supervisor(state: dict[str, Any] | None) -> dict[str, Any] | None:
+    if state is None:
+        return None
+    return {"pid": state["pid"], "uptime_s": round(time.time() - state["started_at"], 1), "ready_s": state["ready_s"]}
+
+
+def _process(settings: Settings, name: str, child: dict[str, Any] | None) -> dict[str, Any]:
+    answer, problem = _status(settings, name)
+    known = child or {}
+    return {
+        "answers": answer is not None,
+        "problem": problem,
+        "state": known.get("state", "running" if answer is not None else "down"),
+        "pid": known.get("pid"),
+        "uptime_s": round(time.time() - known["started_at"], 1) if known.get("pid") else None,
+        "restarts": known.get("restarts"),
+        "last_exit": known.get("last_exit"),
+        "status": answer,
+    }
+
+
+def _status(settings: Settings, name: str) -> tuple[dict[str, Any] | None, str]:
+    client = link.Client(settings.socket(name), TIMEOUT_S)
+    try:
+        answer: dict[str, Any] = client.get("/status").decoded()
+        return answer, ""
+    except TocsinError as e:
+        return None, str(e)
+    finally:
+        client.close()
+
+
+def _store(settings: Settings) -> dict[str, Any]:
+    store = open_store(settings)
+    try:
+        found = store.status()
+    finally:
+        store.close()
+    return {
+        "kind": found.kind, "place": found.place, "reachable": found.reachable, "problem": found.problem,
+        "documents": found.documents, "size_bytes": found.size_bytes, "oldest": found.oldest, "newest": found.newest,
+        "version": found.version, "features": dict(found.features), "removed": dict(found.removed),
+    }  # fmt: skip
+
+
+def _problems(found: dict[str, Any]) -> Iterator[str]:
+    running = {name: p for name, p in found["processes"].items() if p["answers"]}
+    if not running:
+        yield "Tocsin does not run: start it with `tocsin up`"
+    else:
+        for name, process in found["processes"].items():
+            if not process["answers"]:
+                yield f"{name} does not answer: {process['problem']}"
+    if not found["store"]["reachable"]:
+        yield f"the store {found['store']['place']} does not answer: {found['store']['problem']}"
+    for name, process in running.items():
+        yield from _SPECIAL.get(name, lambda _: iter(()))(process["status"])
+
+
+def _sensor(status: dict[str, Any]) -> Iterator[str]:
+    for reason in status.get("degraded", []):
+        yield f"sensor: {reason}"
+    for name, probe in status.get("probes", {}).items():
+        if not probe.get("attached"):
+            yield f"sensor: the probe {name} is not attached"
+    docker = status.get("docker", {})
+    if docker and not docker.get("connected"):
+        yield f"sensor: no Docker: {docker.get('detail')}; containers have no names"
+
+
+def _forwarder(status: dict[str, Any]) -> Iterator[str]:
+    if status.get("trouble"):
+        yield f"forwarder: {status['trouble']}"
+    for sink, topics in status.get("sinks", {}).items():
+        for topic, lane in topics.items():
+            if lane["state"] in {"retrying", "stopped"} and lane["lag"]:
+                text = (lane["error"] or {}).get("text", "no reason given")
+                yield f"forwarder: {sink} is {lane['lag']} {topic} behind: {text}"
+            elif lane["lag"] > SLOW_SINK_LAG:
+                yield f"forwarder: {sink} is {lane['lag']} {topic} behind"
+    for sink, letters in status.get("dead_letters", {}).items():
+        if letters["kept"]:
+            yield f"forwarder: {letters['kept']} dead letters of {sink}, the last because: {letters['last_reason']}"
+
+
+_SPECIAL = {"sensor": _sensor, "forwarder": _forwarder}
+
+
+def _notes(found: dict[str, Any]) -> Iterator[str]:
+    for name, process in found["processes"].items():
+        if process["restarts"]:
+            yield f"{name} was started again {process['restarts']} times, the last end was {process['last_exit']}"
+        status = process["status"] or {}
+        if name == "sensor" and status.get("lost"):
+            yield f"sensor: {status['lost']} events were lost since it started"
+        if name == "forwarder":
+            for sink, topics in status.get("sinks", {}).items():
+                lost = sum(lane["lost"] for lane in topics.values())
+                if lost:
+                    yield f"forwarder: {lost} records never reached {sink}"
