@@ -68,7 +68,7 @@ _find_commands()
 def main() -> None:
     """The console script."""
     try:
-        app()
+        app(prog_name="tocsin")  # also under `python -m`: completion and help go by it
     except BrokenPipeError:
         # Whoever read us has gone (`| head`). Python would complain once more when it flushes stdout at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
