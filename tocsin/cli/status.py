@@ -1,0 +1,93 @@
+"""`tocsin status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import typer
+
+from tocsin.cli._options import Config, Json, settings
+
+
+def status(config: Config = None, as_json: Json = False) -> None:
+    """How everything is: processes, what was captured and lost, how far each sink is, what waits for a person.
+
+    Exit 1 if something is not well.
+
+    [bold]Examples:[/] tocsin status
+    tocsin status --json | jq .problems
+    """
+    from tocsin.health import ask
+    from tocsin.terminal import print_json
+
+    found = ask(settings(config))
+    if as_json:
+        print_json(found)
+    else:
+        _print(found)
+    if not found["ok"]:
+        raise typer.Exit(1)
+
+
+def _print(found: dict[str, Any]) -> None:
+    from tocsin.describe import ago
+    from tocsin.terminal import print_state, print_table, print_text, state
+
+    rows = (
+        (name, state("running" if p["answers"] else p["state"] if p["state"] != "running" else "down"), p["pid"],
+         "" if p["uptime_s"] is None else ago(p["uptime_s"]), p["restarts"])
+        for name, p in found["processes"].items()
+    )  # fmt: skip
+    print_table(("PROCESS", "STATE", "PID>", "UP>", "RESTARTS>"), rows)
+    for name, process in found["processes"].items():
+        if process["status"]:
+            for line in _DETAILS[name](process["status"]):
+                print_text(f"{name:<10}  {line}")
+    print_text(f"{'store':<10}  {_store(found['store'])}")
+    for note in found["notes"]:
+        print_state("note", note)
+    for problem in found["problems"]:
+        print_state("fail", problem)
+    if found["ok"]:
+        print_state("ok", "all is well")
+
+
+def _store(store: dict[str, Any]) -> str:
+    from tocsin.describe import since
+
+    if not store["reachable"]:
+        return f"{store['place']} does not answer"
+    newest = f", the newest {since(store['newest'])}" if store["newest"] else ""
+    return f"{store['kind']} {store['place']}: {store['documents']} documents{newest}"
+
+
+def _sensor(status: dict[str, Any]) -> Iterator[str]:
+    yield (
+        f"scope {status['scope']}: captured {status['captured']}, delivered {status['delivered']}, "
+        f"queued {status['queued']}, lost {status['lost']}"
+    )
+    for name, probe in status["probes"].items():
+        lost = f", lost {probe['lost']}" if probe["lost"] else ""
+        yield f"  probe {name}: captured {probe['captured']}{lost}{'' if probe['attached'] else ', NOT attached'}"
+    docker = status["docker"]
+    yield f"  Docker: {docker['containers']} containers" if docker["connected"] else f"  Docker: {docker['detail']}"
+
+
+def _forwarder(status: dict[str, Any]) -> Iterator[str]:
+    size = sum(topic["bytes"] for topic in status["topics"].values())
+    taken = ", ".join(f"{topic['next']} {name}" for name, topic in status["topics"].items())
+    yield f"spool {size >> 20} MiB; taken in all: {taken}"
+    for sink, topics in status["sinks"].items():
+        for topic, lane in topics.items():
+            error = f": {lane['error']['text']}" if lane["error"] else ""
+            yield (
+                f"  {topic} to {sink}: {lane['state']}, {lane['lag']} behind, delivered {lane['delivered']}, "
+                f"rejected {lane['rejected']}, retries {lane['retries']}{error}"
+            )
+    for sink, letters in status["dead_letters"].items():
+        if letters["kept"]:
+            yield f"  dead letters of {sink}: {letters['kept']}"
+
+
+_DETAILS = {"sensor": _sensor, "forwarder": _forwarder}
