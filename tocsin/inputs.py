@@ -40,10 +40,15 @@ def load_playbooks(settings: Settings, rules: RuleSet | None = None) -> list[Pla
     """
     from playbooks import schema
 
-    names = None if rules is None else {x for rule in rules.rules for x in (rule.name, rule.uuid)}
+    names = None if rules is None else rule_names(rules)
     return schema.load(playbook_directories(settings), secrets=partial(secret, settings), rules=names)
 
 
 def _chosen(directories: Sequence[Path], default: Sequence[Path]) -> list[Path]:
     """A default directory need not be there; one that somebody set is passed on, and its absence told."""
     return [path for path in directories if path not in default or path.is_dir()]
+
+
+def rule_names(rules: RuleSet) -> set[str]:
+    """What a playbook may call the rules: by name or id."""
+    return {x for rule in rules.rules for x in (rule.name, rule.uuid)}
