@@ -67,10 +67,11 @@ class Container:
 class Lab:
     """One run's containers, networks, images and outside. Use it as a context manager; not safe between threads.
 
-    Making the first one removes what dead runs left behind.
+    Entering one removes what dead runs left behind. `keep` leaves its things for a look, until the next one is entered.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep: bool = False) -> None:
+        self._keep = keep
         self.run = runs.new(next(_serial))
         self._images: dict[str, str] = {}
         self._network = ""
@@ -85,7 +86,8 @@ class Lab:
     def __exit__(self, *_: object) -> None:
         for listener in self._outsides:
             listener.close()
-        _sweep(self.run)
+        if not self._keep:
+            _sweep(self.run)
 
     @property
     def image(self) -> str:
