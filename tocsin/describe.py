@@ -107,9 +107,12 @@ def ago(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     for limit, divisor, unit in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
         if seconds < limit:
-            value = seconds / divisor
-            return f"{value:.0f} {unit}" if value >= 10 else f"{value:.1f} {unit}"
-    return f"{seconds / 86_400:.1f} d"
+            return f"{_short(seconds / divisor)} {unit}"
+    return f"{_short(seconds / 86_400)} d"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}".removesuffix(".0")
 
 
 def since(time: datetime) -> str:

@@ -33,15 +33,18 @@ def playbook_directories(settings: Settings) -> list[Path]:
     return [SHIPPED, *_chosen(settings.playbooks.playbooks, PlaybookSettings.model_fields["playbooks"].default)]
 
 
-def load_playbooks(settings: Settings, rules: RuleSet | None = None) -> list[Playbook]:
-    """The shipped playbooks and the user's, which stand in for shipped ones of the same file name; secrets readable.
+def load_playbooks(settings: Settings, rules: RuleSet | None = None, *, secrets: bool = True) -> list[Playbook]:
+    """The shipped playbooks and the user's, which stand in for shipped ones of the same file name.
 
-    With `rules`, each rule that a playbook names must be there. ConfigError with every problem of every file.
+    With `rules`, each rule that a playbook names must be there; with `secrets`, each secret must be readable.
+    ConfigError with every problem of every file.
     """
     from playbooks import schema
 
     names = None if rules is None else rule_names(rules)
-    return schema.load(playbook_directories(settings), secrets=partial(secret, settings), rules=names)
+    return schema.load(
+        playbook_directories(settings), secrets=partial(secret, settings) if secrets else None, rules=names
+    )
 
 
 def _chosen(directories: Sequence[Path], default: Sequence[Path]) -> list[Path]:
