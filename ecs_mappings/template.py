@@ -104,8 +104,8 @@ def _leaf(info: msgspec.inspect.Type, path: str, list_path: str) -> FieldType:
     kind = _KINDS.get(type(info))
     if kind is None:
         raise TypeError(f"{path}: an event field may not be a {type(info).__name__}; see ecs_mappings/template.py")
-    # ECS says date. Nanoseconds keep the order of events within one millisecond, and data streams allow them here.
-    return FieldType(kind, "date_nanos" if path == "@timestamp" else kind, list_path)
+    # ECS says date, which rounds to milliseconds: it would lose the order of what happened within one.
+    return FieldType(kind, "date_nanos" if kind == "date" else kind, list_path)
 
 
 def mappings(supported: AbstractSet[str] = frozenset(OPTIONAL_TYPES)) -> dict[str, Any]:

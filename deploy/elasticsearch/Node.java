@@ -27,6 +27,8 @@ public class Node {
         .put("http.port", args[1])
         .put("transport.host", "127.0.0.1")
         .put("transport.port", "0")
+        // Each test run adds small data streams of its own.
+        .put("cluster.max_shards_per_node", 20_000)
         // A disk that is 90 % full is common on a development machine; the node's data is small.
         .put("cluster.routing.allocation.disk.threshold_enabled", false)
         .build();
