@@ -7,7 +7,8 @@ venv=$root/.venv
 cache=${TOCSIN_CACHE:-/var/cache/tocsin}
 log=$cache/install.log
 
-say() { printf '\033[1m==>\033[0m %s\n' "$*" >&2; }
+if [ -t 2 ]; then mark=$'\e[1m==>\e[0m'; else mark='==>'; fi
+say() { printf '%s %s\n' "$mark" "$*" >&2; }
 
 fail() {
   printf 'error: %s\n' "$*" >&2
@@ -23,7 +24,8 @@ need_root() {
 quietly() {
   local what=$1 start
   shift
-  start=$(cat "$log" 2>/dev/null | wc -l)
+  touch "$log"
+  start=$(wc -l <"$log")
   printf -- '--- %s: %s\n' "$(date -u +%FT%TZ)" "$*" >>"$log"
   "$@" >>"$log" 2>&1 </dev/null && return
   tail -n "+$((start + 1))" "$log" | tail -n 15 | sed 's/^/    /' >&2
