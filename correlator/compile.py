@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -35,7 +36,15 @@ from correlator.tree import (
 )
 from ecs_mappings.event import Event
 
-Bucket = Callable[[Event], list[Rule]]
+Function = Callable[[Event], list[Rule]]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """The rules that are asked about one kind of event, and the function that asks them all."""
+
+    rules: tuple[Rule, ...]
+    match: Function
 
 
 class Matcher:
@@ -48,19 +57,32 @@ class Matcher:
         sources = {rule.logsource for rule in asked if rule.logsource}
         for dataset in {source.dataset for source in sources}:
             here = [rule for rule in asked if rule.logsource and rule.logsource.dataset == dataset]
-            self._datasets[dataset] = compiled([rule for rule in here if rule.logsource and not rule.logsource.action])
+            self._datasets[dataset] = _bucket(rule for rule in here if rule.logsource and not rule.logsource.action)
             for action in {source.action for source in sources if source.dataset == dataset and source.action}:
-                fits = [rule for rule in here if rule.logsource and rule.logsource.action in (action, None)]
-                self._buckets[dataset, action] = compiled(fits)
+                fits = (rule for rule in here if rule.logsource and rule.logsource.action in (action, None))
+                self._buckets[dataset, action] = _bucket(fits)
 
     def match(self, event: Event) -> list[Rule]:
         """The rules that match, in the order they were given."""
+        bucket = self._bucket_of(event)
+        return bucket.match(event) if bucket is not None else []
+
+    def asked(self, event: Event) -> tuple[Rule, ...]:
+        """The rules whose conditions the event was held against."""
+        bucket = self._bucket_of(event)
+        return bucket.rules if bucket is not None else ()
+
+    def _bucket_of(self, event: Event) -> Bucket | None:
         meta = event.event
-        bucket = self._buckets.get((meta.dataset, meta.action)) or self._datasets.get(meta.dataset)
-        return bucket(event) if bucket is not None else []
+        return self._buckets.get((meta.dataset, meta.action)) or self._datasets.get(meta.dataset)
 
 
-def compiled(rules: Sequence[Rule]) -> Bucket:
+def _bucket(rules: Iterable[Rule]) -> Bucket:
+    chosen = tuple(rules)
+    return Bucket(chosen, compiled(chosen))
+
+
+def compiled(rules: Sequence[Rule]) -> Function:
     """One function that looks each field up once, however many rules ask for it."""
     writer = _Writer()
     tests = [(writer.constant(rule), writer.node(rule.tree)) for rule in rules if rule.tree is not None]
@@ -69,8 +91,8 @@ def compiled(rules: Sequence[Rule]) -> Bucket:
     )
     namespace: dict[str, Any] = {**writer.constants, "UNSET": UNSET, "as_text": as_text, "address": _address}
     exec(compile(source + "\n    return hits\n", "<rules>", "exec"), namespace)
-    bucket: Bucket = namespace["bucket"]
-    return bucket
+    function: Function = namespace["bucket"]
+    return function
 
 
 class _Writer:
