@@ -167,6 +167,9 @@ class Transaction:
             "UPDATE runs SET state = ?, reason = ?, ended_ns = ? WHERE id = ?", (state, reason, ended_ns, id)
         )
 
+    def has_run(self, id: str) -> bool:
+        return self._db.execute("SELECT 1 FROM runs WHERE id = ?", (id,)).fetchone() is not None
+
     def busy(self, playbook: str, key: str) -> str | None:
         """Id of the newest unfinished run of this playbook for this key."""
         found = self._db.execute(

@@ -1,4 +1,4 @@
-"""What playbooks did, told as events of the dataset tocsin.response. Owns their shape and their way to the forwarder."""
+"""What playbooks did, as events of the dataset tocsin.response. Owns their shape and their way to the forwarder."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
 """Threads: timers, a bounded pool, and calls that are given up on when they hang. Owns no meaning.
 
-All threads are daemons: a call that hangs in the kernel must not keep the process from ending, the ledger knows the rest.
+All threads are daemons: a call that hangs must not keep the process from ending, and the ledger knows the rest.
 """
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 import itertools
 import logging
@@ -90,8 +91,9 @@ class Pool:
 
     def stop(self, within_s: float) -> bool:
         """Lets running calls end, drops those that wait. False when some were still running after that time."""
-        while not self._queue.empty():
-            self._queue.get()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._queue.get_nowait()
         for _ in self._threads:
             self._queue.put(None)
         deadline = time.monotonic() + within_s
