@@ -221,7 +221,7 @@ class Lane:
 
     def _retry(self, state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None
-        if not isinstance(error, RetryLater):
+        if not isinstance(error, RetryLater) and state.attempt_number == 1:
             log.error(
                 "%s: %r; the batch is tried again", self._thread.name, error,
                 exc_info=error, extra={"event.action": "delivery_failed"},

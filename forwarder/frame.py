@@ -84,12 +84,12 @@ def frames(fd: int, position: int, end: int) -> Iterator[Frame]:
         while (frame := _parse(data, at, position)) is not None:
             yield frame
             at = frame.end_position - position
-        if at == 0 and len(data) < MAX_FRAME_BYTES and position + len(data) < end:
+        if at == 0 and chunk < MAX_FRAME_BYTES and position + len(data) < end:
             chunk = MAX_FRAME_BYTES  # the frame may be longer than the chunk
             continue
-        if at == 0 or (position + at < end and len(data) - at >= MAX_FRAME_BYTES):
-            found = data.find(MAGIC, at + 1)
-            at = found if found >= 0 else max(at + 1, len(data) - len(MAGIC) + 1)
+        if at == 0:  # damaged: look for the next frame
+            found = data.find(MAGIC, 1)
+            at = found if found >= 0 else max(1, len(data) - len(MAGIC) + 1)
         position += at
 
 
