@@ -257,6 +257,8 @@ class ProcessDetail(_Part, frozen=True, kw_only=True):
     stderr: Keyword | UnsetType = UNSET
     ancestors: list[Ancestor] | UnsetType = UNSET
     """Parent first, up to the container's init."""
+    signal: Keyword | UnsetType = UNSET
+    """Name of the signal that ended the process: SIGKILL."""
 
 
 class ContainerDetail(_Part, frozen=True, kw_only=True):

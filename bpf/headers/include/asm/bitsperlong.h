@@ -1,0 +1,2 @@
+#pragma once
+#define BITS_PER_LONG 64

@@ -1,0 +1,3 @@
+/* BCC brings its own. */
+#pragma once
+#include <bcc/bpf.h>

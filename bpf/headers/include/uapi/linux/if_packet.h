@@ -1,0 +1,2 @@
+/* BCC includes it; nothing of it is used. */
+#pragma once

@@ -1,0 +1,86 @@
+"""exec: a program was started. The twin of bpf/exec.c, which says where each value comes from."""
+
+from __future__ import annotations
+
+import struct
+
+from msgspec import UNSET
+
+from ecs_mappings.event import Process, ProcessDetail
+from sensor.processes import Image, Link, called, interactive, tty, tty_name
+from sensor.record import Header, Malformed, path, text
+from sensor.sighting import Hook, Scene, Sighting
+
+DATASET = "tocsin.process"
+CATEGORY = ["process"]
+TYPE = ["start"]
+HOOKS = (Hook("raw_tracepoint", "sched_process_exec", "tocsin_exec"),)
+OFFSETS = (
+    ("fs_struct", "pwd"),
+    ("linux_binprm", "argc"),
+    ("mm_struct", "arg_end"),
+    ("mm_struct", "arg_start"),
+    ("task_struct", "fs"),
+)
+LAYOUT = struct.Struct("=IIHHHHHH3Bx")
+
+_ANCESTOR = struct.Struct("=QII")
+_STREAMS = ("closed", "other", "socket_inet", "socket_unix", "pipe", "char", "file")
+
+
+def read(header: Header, body: bytes, scene: Scene) -> Sighting:
+    """Remembers the process as well: later records of it and of its children refer to this one."""
+    (
+        argc, args_size, ancestors, executable_size, directory_size, args_kept, executable_cut, directory_cut,
+        stdin, stdout, stderr,
+    ) = LAYOUT.unpack_from(body)  # fmt: skip
+    at_executable = LAYOUT.size + ancestors * _ANCESTOR.size
+    at_directory = at_executable + executable_size
+    at_args = at_directory + directory_size
+    if at_args + args_kept != len(body):
+        raise Malformed(f"the parts of an exec record of {len(body)} bytes end at {at_args + args_kept}")
+    args = [text(arg) for arg in body[at_args:].split(b"\0")]
+    if not args[-1]:
+        args.pop()  # every argument is NUL-ended; without the last NUL, the last one is cut
+    executable = path(body[at_executable:at_directory])
+    streams = _STREAMS[stdin], _STREAMS[stdout], _STREAMS[stderr]
+    image = Image(
+        called(executable, args), executable, args, argc, " ".join(args), path(body[at_directory:at_args])
+    )  # fmt: skip
+    processes = scene.processes
+    start = scene.when(header.start_ns)
+    parent, truncated = processes.parent(header, scene.when(header.parent_start_ns))
+    chain = map(Link._make, _ANCESTOR.iter_unpack(body[LAYOUT.size : at_executable]))
+    known = processes.executed(
+        header.pid, header.start_ns, start, header.container, image, parent,
+        processes.ancestors(header.container, chain),
+    )  # fmt: skip
+    process = Process(
+        pid=header.pid,
+        vpid=header.vpid,
+        entity_id=known.entity_id,
+        name=image.name,
+        executable=executable,
+        args=args,
+        args_count=argc,
+        command_line=image.command_line,
+        working_directory=image.working_directory,
+        interactive=interactive(header),
+        tty=tty(header),
+        start=start,
+        parent=parent,
+    )
+    detail = ProcessDetail(
+        tty=tty_name(header),
+        stdin=streams[0],
+        stdout=streams[1],
+        stderr=streams[2],
+        ancestors=known.ancestors or UNSET,
+    )
+    if args_kept != args_size:
+        truncated += ("process.args", "process.command_line")
+    if executable_cut:
+        truncated += ("process.executable",)
+    if directory_cut:
+        truncated += ("process.working_directory",)
+    return Sighting(process, detail, "success", truncated=truncated)

@@ -1,0 +1,233 @@
+"""dockerd as a source: who the containers are and what happens to them. Reads only. The only file here with the SDK.
+
+Two threads: one follows the event stream, one answers questions and makes the first list, so that a slow inspect never
+holds an event back. Without Docker (absent, hanging, gone) the sensor works on: events carry the container's id alone.
+After a break the stream is taken up from the last event seen (`since`), so nothing in between is missed or told twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import OrderedDict
+from typing import Any
+
+import docker
+import requests
+from docker.errors import DockerException, NotFound
+from msgspec import UNSET
+
+from ecs_mappings.event import Container, Image, ImageHash, SecurityContext
+from sensor.frames import ContainerFact, FrameQueue, frame_of
+from sensor.sources import lifecycle
+
+log = logging.getLogger(__name__)
+
+TIMEOUT_S = 5
+RETRY_S = (0.2, 0.5, 1.0, 2.0)
+MAX_QUESTIONS = 1024
+MAX_LABELS, MAX_LABEL_TEXT = 64, 256
+_ERRORS = (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""What the SDK raises, and what answers provoke that are not Docker's."""
+
+
+class DockerSource:
+    """`start` returns at once; containers that run already are told of as soon as Docker answers."""
+
+    def __init__(self, url: str, frames: FrameQueue) -> None:
+        self.connected = False
+        self.detail = "not asked yet"
+        self._url = url
+        self._queue = frames
+        self._questions: queue.Queue[str | None] = queue.Queue(MAX_QUESTIONS)
+        self._listed = threading.Event()
+        self._stopping = threading.Event()
+        self._stream: Any = None
+        self._seen: OrderedDict[tuple[object, ...], None] = OrderedDict()
+        self._last_ns = 0
+        self._images: OrderedDict[str, tuple[str, ...]] = OrderedDict()
+        self._threads = [
+            threading.Thread(target=self._follow, name="sensor-docker-events", daemon=True),
+            threading.Thread(target=self._answer, name="sensor-docker-inspect", daemon=True),
+        ]
+
+    def start(self, wait_s: float) -> None:
+        """Waits up to `wait_s` for the first list, so that the first events already have names."""
+        for thread in self._threads:
+            thread.start()
+        self._listed.wait(wait_s)
+
+    def ask(self, container_id: str) -> bool:
+        """Looks a container up; the answer comes as a frame. False when Docker cannot be asked now."""
+        if not self.connected:
+            return False
+        try:
+            self._questions.put_nowait(container_id)
+        except queue.Full:
+            return False
+        return True
+
+    def stop(self) -> None:
+        """The threads end by themselves, at the latest when Docker's answer times out; nobody waits for that."""
+        self._stopping.set()
+        stream = self._stream
+        if stream is not None:
+            stream.close()
+        try:
+            self._questions.put_nowait(None)
+        except queue.Full:
+            pass
+        for thread in self._threads:
+            thread.join(0.5)
+
+    # The thread that follows
+
+    def _follow(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                client = self._client()
+                self._stream = client.events(since=self._since(), decode=True)
+                self._connect()
+                failures = 0
+                for event in self._stream:
+                    self._take(event)
+                self._disconnect("dockerd closed the event stream")
+            except _ERRORS as e:
+                self._disconnect(_reason(e))
+            self._stopping.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
+            failures += 1
+
+    def _since(self) -> str:
+        """The last event's time, to the nanosecond; at first, now."""
+        seconds, nanoseconds = divmod(self._last_ns or time.time_ns(), 1_000_000_000)
+        return f"{seconds}.{nanoseconds:09d}"
+
+    def _connect(self) -> None:
+        self.connected, self.detail = True, "following events"
+        self._questions.put("")  # the list comes after the stream is open: nothing falls between
+
+    def _disconnect(self, why: str) -> None:
+        if not self._stopping.is_set() and (self.connected or self.detail != why):
+            log.warning(
+                "Docker at %s: %s; events carry container ids alone until it is back", self._url, why,
+                extra={"event.action": "docker_disconnected"},
+            )  # fmt: skip
+        self.connected, self.detail = False, why
+        self._listed.set()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        """`since` repeats the events of its own instant: those are dropped."""
+        fact = lifecycle.fact_of(event)
+        at = int(event.get("timeNano", 0))
+        key = (at, event.get("Type"), event.get("Action"), (event.get("Actor") or {}).get("ID"))
+        if key in self._seen:
+            return
+        self._seen[key] = None
+        if len(self._seen) > 256:
+            self._seen.popitem(last=False)
+        self._last_ns = max(self._last_ns, at)
+        container_id = lifecycle.container_of(event)
+        if container_id and lifecycle.changes_container(event):
+            self._tell(self._inspector, container_id)
+        if fact is not None:
+            self._queue.put(frame_of(fact))
+        if container_id and event.get("Action") == "destroy":
+            self._queue.put(frame_of(ContainerFact(container_id, removed=True)))
+
+    # The thread that answers
+
+    def _answer(self) -> None:
+        client: Any = None
+        while (question := self._questions.get()) is not None:
+            try:
+                client = client or self._client()
+                if question:
+                    self._tell(client, question)
+                else:
+                    self._list(client)
+            except _ERRORS as e:
+                client = None
+                self.detail = _reason(e)
+                if question:
+                    self._queue.put(frame_of(ContainerFact(question)))
+            if not question:
+                self._listed.set()
+
+    def _list(self, client: Any) -> None:
+        for summary in client.containers(all=True):
+            self._tell(client, str(summary["Id"]))
+
+    def _client(self) -> Any:
+        """Docker's older ways of saying its version are read too: the SDK asks which one it speaks."""
+        return docker.APIClient(base_url=self._url, version="auto", timeout=TIMEOUT_S)
+
+    @property
+    def _inspector(self) -> Any:
+        """The following thread's own connection for inspects."""
+        if self._own_inspector is None:
+            self._own_inspector = self._client()
+        return self._own_inspector
+
+    _own_inspector: Any = None
+
+    def _tell(self, client: Any, container_id: str) -> None:
+        try:
+            container = self._container(client, client.inspect_container(container_id))
+        except NotFound:
+            container = None
+        self._queue.put(frame_of(ContainerFact(container_id, container)))
+
+    def _container(self, client: Any, inspected: dict[str, Any]) -> Container:
+        name, tag = _image_name(str(inspected["Config"]["Image"]))
+        labels = inspected["Config"].get("Labels") or {}
+        return Container(
+            id=str(inspected["Id"]),
+            name=str(inspected["Name"]).removeprefix("/"),
+            runtime="docker",
+            image=Image(
+                name=name,
+                tag=[tag] if tag else UNSET,
+                hash=ImageHash(all=list(self._digests(client, str(inspected["Image"])))),
+            ),
+            labels={str(k)[:MAX_LABEL_TEXT]: str(v)[:MAX_LABEL_TEXT] for k, v in sorted(labels.items())[:MAX_LABELS]}
+            or UNSET,
+            security_context=SecurityContext(privileged=bool(inspected["HostConfig"]["Privileged"])),
+        )
+
+    def _digests(self, client: Any, image_id: str) -> tuple[str, ...]:
+        """The image's id and the digests it was pulled by; each image is asked for once."""
+        found = self._images.get(image_id)
+        if found is None:
+            try:
+                digests = client.inspect_image(image_id).get("RepoDigests") or []
+            except NotFound:
+                digests = []
+            found = (image_id, *sorted({str(d).rpartition("@")[2] for d in digests}))
+            self._images[image_id] = found
+            if len(self._images) > 512:
+                self._images.popitem(last=False)
+        return found
+
+
+def _image_name(reference: str) -> tuple[str, str]:
+    """(name, tag) of what the user wrote: registry:5000/team/app:1.2@sha256:..."""
+    name = reference.partition("@")[0]
+    head, slash, last = name.rpartition("/")
+    base, _, tag = last.partition(":")
+    return head + slash + base, tag
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error)
+    if "PermissionError" in text or "Permission denied" in text:
+        return "no permission to use the socket"
+    if "FileNotFoundError" in text or "No such file" in text:
+        return "no such socket: is dockerd running?"
+    if "ConnectionRefused" in text:
+        return "nobody listens on the socket: is dockerd running?"
+    if "timed out" in text:
+        return f"no answer within {TIMEOUT_S:g} s"
+    return text[:200] or type(error).__name__
