@@ -130,11 +130,19 @@ class Client:
         reply = Reply(response.status, response.read(), {k.lower(): v for k, v in response.getheaders()})
         if reply.status < 300:
             return reply
-        text = f"{self.path.name} answered {reply.status} to {path}: {reply.body[:300].decode(errors='replace')}"
+        text = f"{self.path.name}: {_reason(reply) or f'answered {reply.status} to {path}'}"
         if reply.status == 429 or reply.status >= 500:
             after = reply.headers.get("retry-after", "")
             raise RetryLater(text, float(after) if re.fullmatch(r"[0-9]{1,6}(\.[0-9]+)?", after) else None)
         raise Rejected(text)
+
+
+def _reason(reply: Reply) -> str:
+    """What the other side gives as its error; empty when it gives none that we understand."""
+    try:
+        return msgspec.json.decode(reply.body, type=dict[str, str]).get("error", "")[:1000]
+    except msgspec.MsgspecError:
+        return ""
 
 
 @contextlib.asynccontextmanager

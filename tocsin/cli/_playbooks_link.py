@@ -1,0 +1,64 @@
+"""What the commands about runs, approvals and undos share: asking the playbooks process over its socket."""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import quote
+
+import typer
+
+from tocsin.cli._options import settings
+
+UNDO_TIMEOUT_S = 300.0
+"""Each step may take a minute to take back."""
+
+By = Annotated[str | None, typer.Option("--by", help="Who decides, for the audit.", show_default="the user logged in")]
+
+
+def get(config: Path | None, path: str) -> Any:
+    return _call(config, "GET", path)
+
+
+def post(config: Path | None, path: str, timeout_s: float = 30.0) -> Any:
+    return _call(config, "POST", path, timeout_s)
+
+
+def _call(config: Path | None, method: str, path: str, timeout_s: float = 30.0) -> Any:
+    """The answer, decoded. TocsinError (exit 1) when nobody answers; UsageError (exit 2) when it refuses."""
+    from tocsin import link
+    from tocsin.errors import Rejected, RetryLater, TocsinError, UsageError
+
+    socket = settings(config).socket("playbooks")
+    client = link.Client(socket, timeout_s)
+    try:
+        return (client.get(path) if method == "GET" else client.post(path)).decoded()
+    except Rejected as e:
+        raise UsageError(str(e)) from e
+    except RetryLater as e:
+        raise TocsinError(f"{socket}: the playbooks do not answer ({e}): is Tocsin running? see `tocsin status`") from e
+    finally:
+        client.close()
+
+
+def decided_by(by: str | None) -> str:
+    """The query part that names who asks: who logged in, whatever user sudo made of them."""
+    name = by or os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
+    return f"by={quote(name, safe='')}"
+
+
+def full_id(config: Path | None, kind: str, given: str) -> str:
+    """The id that begins as given, among the newest thousand of `runs` or `approvals`."""
+    from tocsin.story import one_of
+
+    ids = [str(x["id"]) for x in get(config, f"/{kind}?limit=1000")]
+    return one_of(ids, given, kind.removesuffix("s"), f"tocsin {'runs list' if kind == 'runs' else 'approve'}")
+
+
+def time_of(ns: int | None) -> str:
+    """A ledger's time for people."""
+    from tocsin.describe import local
+
+    return "" if ns is None else local(datetime.fromtimestamp(ns / 1e9, UTC))

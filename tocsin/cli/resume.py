@@ -1,0 +1,20 @@
+"""`tocsin resume`."""
+
+from __future__ import annotations
+
+from tocsin.cli._options import Config, Json
+from tocsin.cli._playbooks_link import By, decided_by, post
+
+
+def resume(by: By = None, config: Config = None, as_json: Json = False) -> None:
+    """Take the kill switch back: playbooks act again, and undos that came due meanwhile run.
+
+    [bold]Example:[/] tocsin resume
+    """
+    from tocsin.terminal import print_json, print_text
+
+    found = post(config, f"/resume?{decided_by(by)}")
+    if as_json:
+        print_json(found)
+    else:
+        print_text("playbooks act again")
