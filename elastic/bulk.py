@@ -10,6 +10,7 @@ import msgspec
 from elasticsearch import ApiError, Elasticsearch
 
 from store.protocol import Outcome, Written
+from tocsin.errors import RetryLater
 
 MAX_REQUEST_BYTES = 8 * 1024 * 1024
 """Bytes of documents in one request; clusters take 100 MB unless a proxy before them takes less."""
@@ -17,7 +18,34 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 _REFUSED = frozenset({400, 413})
 """Statuses that are about the document itself. All others are about the cluster and pass."""
 
-_ANSWER = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+_FILTER = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
+
+
+class _Cause(msgspec.Struct):
+    reason: str | None = None
+
+
+class _Error(msgspec.Struct):
+    type: str
+    reason: str | None = None
+    caused_by: _Cause | None = None
+
+    def __str__(self) -> str:
+        cause = self.caused_by.reason if self.caused_by else None
+        return f"{self.type}: {self.reason}" + (f" ({cause})" if cause else "")
+
+
+class _Result(msgspec.Struct):
+    status: int
+    error: _Error | None = None
+
+
+class _Created(msgspec.Struct):
+    create: _Result
+
+
+class _Answer(msgspec.Struct):
+    items: list[_Created]
 
 
 @dataclass(frozen=True)
@@ -76,7 +104,7 @@ def _send(client: Elasticsearch, items: list[Item]) -> Iterator[tuple[Item, int,
         lines += (msgspec.json.encode({"create": {"_index": item.stream, "_id": item.id}}), item.document)
     try:
         # Without the template a plain index would come into being, with whatever mapping the first document suggests.
-        answer = client.bulk(operations=cast(Any, lines), require_data_stream=True, filter_path=_ANSWER)
+        answer = client.bulk(operations=cast(Any, lines), require_data_stream=True, filter_path=_FILTER)
     except ApiError as e:
         if e.status_code != 413:
             raise
@@ -86,10 +114,16 @@ def _send(client: Elasticsearch, items: list[Item]) -> Iterator[tuple[Item, int,
         yield from _send(client, items[: len(items) // 2])
         yield from _send(client, items[len(items) // 2 :])
         return
-    for item, result in zip(items, answer["items"], strict=True):
-        yield item, result["create"]["status"], _reason(result["create"].get("error", {}))
+    for item, result in zip(items, _results(answer.body, len(items)), strict=True):
+        yield item, result.status, str(result.error or "")
 
 
-def _reason(error: dict[str, Any]) -> str:
-    cause = error.get("caused_by", {}).get("reason", "")
-    return f"{error.get('type', '')}: {error.get('reason', '')}{f' ({cause})' if cause else ''}"
+def _results(body: object, expected: int) -> list[_Result]:
+    """One result per document, or RetryLater: what does not answer like Elasticsearch has taken nothing."""
+    try:
+        items = msgspec.convert(body, _Answer).items
+    except msgspec.ValidationError as e:
+        raise RetryLater(f"the answer to a bulk request is not Elasticsearch's: {e}") from e
+    if len(items) != expected:
+        raise RetryLater(f"the answer to a bulk request has {len(items)} results for {expected} documents")
+    return [item.create for item in items]

@@ -66,9 +66,10 @@ class ElasticStore:
         with self._write_lock:
             try:
                 decided |= self._create(items) if items else {}
-            except TocsinError:
+            except TocsinError as e:
                 self._generations.doubt()
-                raise
+                # Whatever is wrong with the request or the cluster, no document of this batch may be given up for it.
+                raise (e if isinstance(e, RetryLater) else RetryLater(str(e))) from e
         return [decided[place] for place in range(len(documents))]
 
     def _create(self, items: list[Item]) -> dict[int, Written]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
@@ -21,24 +22,53 @@ from ecs_mappings.event import Event
 _DEPLOY = Path(__file__).parents[1] / "deploy" / "elasticsearch"
 
 
+class ElasticNode:
+    """A real node of the test's own, which it may stop and start again with the same data."""
+
+    def __init__(self, home: Path, port: int) -> None:
+        self.url = f"http://127.0.0.1:{port}"
+        self._home = home
+        self._port = port
+
+    def start(self) -> None:
+        cache = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
+        jars = os.environ.get("TOCSIN_ELASTIC_JARS", str(cache / "tocsin" / "elasticsearch"))
+        environ = {**os.environ, "TOCSIN_ELASTIC_JARS": jars}
+        subprocess.run([_DEPLOY / "start", self._home, str(self._port)], check=True, env=environ)
+
+    def stop(self) -> None:
+        subprocess.run([_DEPLOY / "stop", self._home], check=True)
+
+
+@contextlib.contextmanager
+def _new_node() -> Iterator[ElasticNode]:
+    # Not below pytest's directory: the node's user cannot enter that.
+    home = Path(tempfile.mkdtemp(prefix="tocsin-elastic-"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        node = ElasticNode(home, free.getsockname()[1])
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+        shutil.rmtree(home)
+
+
 @pytest.fixture(scope="session")
 def elastic_url() -> Iterator[str]:
     """A node at TOCSIN_TEST_ELASTIC, or one of this run's own. Each test takes a namespace of its own on it."""
     if url := os.environ.get("TOCSIN_TEST_ELASTIC"):
         yield url
         return
-    cache = Path("/var/cache") if os.geteuid() == 0 else Path.home() / ".cache"
-    jars = os.environ.get("TOCSIN_ELASTIC_JARS", str(cache / "tocsin" / "elasticsearch"))
-    home = Path(tempfile.mkdtemp(prefix="tocsin-elastic-"))
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    try:
-        environ = {**os.environ, "TOCSIN_ELASTIC_JARS": jars}
-        subprocess.run([_DEPLOY / "start", home, str(port)], check=True, env=environ)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        subprocess.run([_DEPLOY / "stop", home], check=True)
-        shutil.rmtree(home)
+    with _new_node() as node:
+        yield node.url
+
+
+@pytest.fixture(scope="module")
+def elastic_node() -> Iterator[ElasticNode]:
+    """For tests that stop the node or change the cluster's templates."""
+    with _new_node() as node:
+        yield node
 
 
 @pytest.fixture(scope="session")
