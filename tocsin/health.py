@@ -88,47 +88,81 @@ def _problems(found: dict[str, Any]) -> Iterator[str]:
     if not found["store"]["reachable"]:
         yield f"the store {found['store']['place']} does not answer: {found['store']['problem']}"
     for name, process in running.items():
-        yield from _SPECIAL.get(name, lambda _: iter(()))(process["status"])
+        yield from _SPECIAL[name](process["status"])
 
 
 def _sensor(status: dict[str, Any]) -> Iterator[str]:
-    for reason in status.get("degraded", []):
+    for reason in status["degraded"]:
         yield f"sensor: {reason}"
-    for name, probe in status.get("probes", {}).items():
-        if not probe.get("attached"):
-            yield f"sensor: the probe {name} is not attached"
-    docker = status.get("docker", {})
-    if docker and not docker.get("connected"):
-        yield f"sensor: no Docker: {docker.get('detail')}; containers have no names"
+    if status["trouble"]:
+        yield f"sensor: {status['queued']} events wait: {status['trouble']}"
+    if not status["docker"]["connected"]:
+        yield f"sensor: no Docker: {status['docker']['detail']}; containers have no names"
 
 
 def _forwarder(status: dict[str, Any]) -> Iterator[str]:
-    if status.get("trouble"):
+    if status["trouble"]:
         yield f"forwarder: {status['trouble']}"
-    for sink, topics in status.get("sinks", {}).items():
+    for sink, topics in status["sinks"].items():
         for topic, lane in topics.items():
             if lane["state"] in {"retrying", "stopped"} and lane["lag"]:
                 text = (lane["error"] or {}).get("text", "no reason given")
                 yield f"forwarder: {sink} is {lane['lag']} {topic} behind: {text}"
             elif lane["lag"] > SLOW_SINK_LAG:
                 yield f"forwarder: {sink} is {lane['lag']} {topic} behind"
-    for sink, letters in status.get("dead_letters", {}).items():
+    for sink, letters in status["dead_letters"].items():
         if letters["kept"]:
             yield f"forwarder: {letters['kept']} dead letters of {sink}, the last because: {letters['last_reason']}"
 
 
-_SPECIAL = {"sensor": _sensor, "forwarder": _forwarder}
+def _correlator(status: dict[str, Any]) -> Iterator[str]:
+    if not status["ready"]:
+        yield "correlator: it waits for the forwarder to deliver what it has missed"
+    if status["pending_alerts"]:
+        yield f"correlator: {status['pending_alerts']} alerts wait for the forwarder"
+    if status["refused_alerts"] or status["failed"]:
+        refused, failed = status["refused_alerts"], status["failed"]
+        yield f"correlator: {refused} alerts were refused, {failed} events could not be judged; see its log"
+
+
+def _playbooks(status: dict[str, Any]) -> Iterator[str]:
+    if status["halted_by"]:
+        yield f"playbooks: everything is halted by {status['halted_by']}; go on with: tocsin resume"
+    if status["undos"].get("failed"):
+        yield f"playbooks: {status['undos']['failed']} undos failed; see `tocsin undo list --all`"
+    if status["outbox"].get("dead"):
+        yield f"playbooks: {status['outbox']['dead']} messages could not be delivered; see `tocsin runs list`"
+    if status["hanging_calls"]:
+        yield f"playbooks: {status['hanging_calls']} calls hang"
+
+
+_SPECIAL = {"sensor": _sensor, "forwarder": _forwarder, "correlator": _correlator, "playbooks": _playbooks}
 
 
 def _notes(found: dict[str, Any]) -> Iterator[str]:
     for name, process in found["processes"].items():
         if process["restarts"]:
             yield f"{name} was started again {process['restarts']} times, the last end was {process['last_exit']}"
-        status = process["status"] or {}
-        if name == "sensor" and status.get("lost"):
-            yield f"sensor: {status['lost']} events were lost since it started"
-        if name == "forwarder":
-            for sink, topics in status.get("sinks", {}).items():
-                lost = sum(lane["lost"] for lane in topics.values())
-                if lost:
-                    yield f"forwarder: {lost} records never reached {sink}"
+        if process["status"]:
+            yield from _NOTES.get(name, lambda _: iter(()))(process["status"])
+
+
+def _sensor_notes(status: dict[str, Any]) -> Iterator[str]:
+    if status["lost"]:
+        yield f"sensor: {status['lost']} events were lost since it started"
+
+
+def _forwarder_notes(status: dict[str, Any]) -> Iterator[str]:
+    for sink, topics in status["sinks"].items():
+        lost = sum(lane["lost"] for lane in topics.values())
+        if lost:
+            yield f"forwarder: {lost} records never reached {sink}"
+
+
+def _playbooks_notes(status: dict[str, Any]) -> Iterator[str]:
+    waiting = status["approvals"].get("pending")
+    if waiting:
+        yield f"playbooks: {waiting} approvals wait for a person; see `tocsin approve`"
+
+
+_NOTES = {"sensor": _sensor_notes, "forwarder": _forwarder_notes, "playbooks": _playbooks_notes}

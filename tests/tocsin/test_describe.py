@@ -11,7 +11,7 @@ from ecs_mappings.event import decode
 from tocsin.describe import ago, subject, summary
 
 PLAYBOOK = {"name": "contain", "revision": "0" * 12, "run_id": "r", "step": "freeze", "mode": "enforce"}
-ALERT = {"group": "g", "key": [], "severity": "high", "events": [],
+ALERT = {"group": "g", "key": [], "severity": "high", "events": [], "count": 2,
          "first_seen": "2025-01-01T00:00:00Z", "last_seen": "2025-01-01T00:00:00Z"}  # fmt: skip
 
 
@@ -29,7 +29,7 @@ ALERT = {"group": "g", "key": [], "severity": "high", "events": [],
             "nc → [::1]:80 tcp (ECONNREFUSED)",
         ),
         ("tocsin.network", "connect", {}, "a process → ? "),
-        ("tocsin.alert", "opened", {"rule": {"name": "R"}, "tocsin": {"alert": {**ALERT, "count": 2}}}, "high: R, 2 times"),
+        ("tocsin.alert", "opened", {"rule": {"name": "R"}, "tocsin": {"alert": ALERT}}, "high: R, 2 times"),
         (
             "tocsin.response", "docker.pause",
             {"tocsin": {"playbook": {**PLAYBOOK, "outcome": "failed", "verified": False}}, "event": {"reason": "gone"}},

@@ -90,4 +90,30 @@ def _forwarder(status: dict[str, Any]) -> Iterator[str]:
             yield f"  dead letters of {sink}: {letters['kept']}"
 
 
-_DETAILS = {"sensor": _sensor, "forwarder": _forwarder}
+def _correlator(status: dict[str, Any]) -> Iterator[str]:
+    fired = {name: counts for name, counts in status["rules"].items() if counts}
+    p50, p99 = status["matched_ms"]["p50"], status["matched_ms"]["p99"]
+    speed = "" if p50 is None else f"; event to alert p50 {p50:.1f} ms, p99 {p99:.1f} ms"
+    yield (
+        f"{status['rules_loaded']} rules, {status['events']} events judged, {status['open_groups']} open groups, "
+        f"next offset {status['next_offset']}{speed}"
+    )
+    for name, counts in fired.items():
+        yield f"  {name}: {', '.join(f'{n} {what}' for what, n in counts.items())}"
+
+
+def _playbooks(status: dict[str, Any]) -> Iterator[str]:
+    armed, asked = status["undos"].get("armed", 0), status["approvals"].get("pending", 0)
+    yield (
+        f"{len(status['playbooks'])} playbooks, ceiling {status['mode_ceiling']}; runs: {_counts(status['runs'])}; "
+        f"{armed} undos armed, {asked} approvals waiting"
+    )
+    taken = status["alerts"]["taken"]
+    yield f"  alerts taken {taken}, backlog {status['backlog']}; outbox: {_counts(status['outbox'])}"
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{n} {state}" for state, n in counts.items()) or "none"
+
+
+_DETAILS = {"sensor": _sensor, "forwarder": _forwarder, "correlator": _correlator, "playbooks": _playbooks}

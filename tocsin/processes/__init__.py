@@ -110,8 +110,14 @@ def run(prepared: Prepared, *, watch_stdin: bool) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.excepthook = give_up
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_until_stopped(prepared, watch_stdin))
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_until_stopped(prepared, watch_stdin))
+    except TocsinError:
+        raise
+    except Exception:
+        log.critical("failed; stopping", exc_info=True, extra={"event.action": "process_failed"})
+        failed.set()
     if failed.is_set():
         raise TocsinError("stopped after a failure inside, see the log")
 
