@@ -1,8 +1,11 @@
 """dockerd as a source: who the containers are and what happens to them. Reads only. The only file here with the SDK.
 
 Two threads: one follows the event stream, one answers questions and makes the first list, so that a slow inspect never
-holds an event back. Without Docker (absent, hanging, gone) the sensor works on: events carry the container's id alone.
-After a break the stream is taken up from the last event seen (`since`), so nothing in between is missed or told twice.
+holds an event back. dockerd answers none about a container while it starts it, but the event of its creation has its
+name, image and labels already; the image's digests and whether it is privileged follow.
+
+Without Docker (absent, hanging, gone) the sensor works on: events carry the container's id alone. After a break the
+stream is taken up from the last event seen (`since`), so nothing in between is missed or told twice.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ from collections import OrderedDict
 from typing import Any
 
 import docker
+import msgspec
 import requests
 from docker.errors import DockerException, NotFound
-from msgspec import UNSET
 
-from ecs_mappings.event import Container, Image, ImageHash, SecurityContext
+from ecs_mappings.event import Container, ImageHash, SecurityContext
 from sensor.frames import ContainerFact, FrameQueue, frame_of
 from sensor.sources import lifecycle
 
@@ -28,7 +31,6 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 5
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 MAX_QUESTIONS = 1024
-MAX_LABELS, MAX_LABEL_TEXT = 64, 256
 _ERRORS = (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError)
 """What the SDK raises, and what answers provoke that are not Docker's."""
 
@@ -129,13 +131,15 @@ class DockerSource:
         if len(self._seen) > 256:
             self._seen.popitem(last=False)
         self._last_ns = max(self._last_ns, at)
-        container_id = lifecycle.container_of(event)
-        if container_id and lifecycle.changes_container(event):
-            self._tell(self._inspector, container_id)
+        born = lifecycle.born(event)
+        if born is not None:
+            self._queue.put(frame_of(ContainerFact(born.id, born)))
+        if lifecycle.changes_container(event):
+            self.ask(lifecycle.container_of(event))
         if fact is not None:
             self._queue.put(frame_of(fact))
-        if container_id and event.get("Action") == "destroy":
-            self._queue.put(frame_of(ContainerFact(container_id, removed=True)))
+        if lifecycle.is_removal(event):
+            self._queue.put(frame_of(ContainerFact(lifecycle.container_of(event), removed=True)))
 
     # The thread that answers
 
@@ -164,15 +168,6 @@ class DockerSource:
         """Docker's older ways of saying its version are read too: the SDK asks which one it speaks."""
         return docker.APIClient(base_url=self._url, version="auto", timeout=TIMEOUT_S)
 
-    @property
-    def _inspector(self) -> Any:
-        """The following thread's own connection for inspects."""
-        if self._own_inspector is None:
-            self._own_inspector = self._client()
-        return self._own_inspector
-
-    _own_inspector: Any = None
-
     def _tell(self, client: Any, container_id: str) -> None:
         try:
             container = self._container(client, client.inspect_container(container_id))
@@ -181,19 +176,15 @@ class DockerSource:
         self._queue.put(frame_of(ContainerFact(container_id, container)))
 
     def _container(self, client: Any, inspected: dict[str, Any]) -> Container:
-        name, tag = _image_name(str(inspected["Config"]["Image"]))
-        labels = inspected["Config"].get("Labels") or {}
-        return Container(
-            id=str(inspected["Id"]),
-            name=str(inspected["Name"]).removeprefix("/"),
-            runtime="docker",
-            image=Image(
-                name=name,
-                tag=[tag] if tag else UNSET,
-                hash=ImageHash(all=list(self._digests(client, str(inspected["Image"])))),
-            ),
-            labels={str(k)[:MAX_LABEL_TEXT]: str(v)[:MAX_LABEL_TEXT] for k, v in sorted(labels.items())[:MAX_LABELS]}
-            or UNSET,
+        config = inspected["Config"]
+        named = lifecycle.container(
+            str(inspected["Id"]), str(inspected["Name"]).removeprefix("/"), str(config["Image"]), config["Labels"] or {}
+        )
+        assert named.image
+        digests = ImageHash(all=list(self._digests(client, str(inspected["Image"]))))
+        return msgspec.structs.replace(
+            named,
+            image=msgspec.structs.replace(named.image, hash=digests),
             security_context=SecurityContext(privileged=bool(inspected["HostConfig"]["Privileged"])),
         )
 
@@ -210,14 +201,6 @@ class DockerSource:
             if len(self._images) > 512:
                 self._images.popitem(last=False)
         return found
-
-
-def _image_name(reference: str) -> tuple[str, str]:
-    """(name, tag) of what the user wrote: registry:5000/team/app:1.2@sha256:..."""
-    name = reference.partition("@")[0]
-    head, slash, last = name.rpartition("/")
-    base, _, tag = last.partition(":")
-    return head + slash + base, tag
 
 
 def _reason(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import UNSET, UnsetType
 
-from ecs_mappings.event import ContainerDetail, Process
+from ecs_mappings.event import Container, ContainerDetail, Image, Process
 from sensor.frames import LifecycleFact
 
 ACTIONS = {
@@ -43,6 +43,7 @@ follows), resize, top, health_status and the like are the noise of every day."""
 
 _CHANGES = {"create", "start", "rename", "update"}
 MAX_TEXT = 8192
+MAX_LABELS, MAX_LABEL_TEXT = 64, 256
 
 
 def fact_of(event: Mapping[str, Any]) -> LifecycleFact | None:
@@ -85,6 +86,37 @@ def container_of(event: Mapping[str, Any]) -> str:
 def changes_container(event: Mapping[str, Any]) -> bool:
     """Whether what is known of the container must be asked for again."""
     return event.get("Type") == "container" and event.get("Action") in _CHANGES
+
+
+def is_removal(event: Mapping[str, Any]) -> bool:
+    return event.get("Type") == "container" and event.get("Action") == "destroy"
+
+
+def born(event: Mapping[str, Any]) -> Container | None:
+    """What the event of a container's creation says of it: its attributes are name, image and all labels."""
+    if event.get("Type") != "container" or event.get("Action") != "create":
+        return None
+    labels = dict(event["Actor"]["Attributes"])
+    return container(container_of(event), str(labels.pop("name")), str(labels.pop("image")), labels)
+
+
+def container(container_id: str, name: str, image: str, labels: Mapping[str, Any]) -> Container:
+    base, tag = image_name(image)
+    some = sorted(labels.items())[:MAX_LABELS]
+    return Container(
+        id=container_id,
+        name=name[:MAX_LABEL_TEXT],
+        runtime="docker",
+        image=Image(name=base, tag=[tag] if tag else UNSET),
+        labels={str(k)[:MAX_LABEL_TEXT]: str(v)[:MAX_LABEL_TEXT] for k, v in some} or UNSET,
+    )
+
+
+def image_name(reference: str) -> tuple[str, str]:
+    """(name, tag) of what the user wrote: registry:5000/team/app:1.2@sha256:..."""
+    head, slash, last = reference.partition("@")[0].rpartition("/")
+    base, _, tag = last.partition(":")
+    return head + slash + base, tag
 
 
 def _action(event: Mapping[str, Any]) -> tuple[str, str]:
