@@ -2,7 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
 from typing import NamedTuple
+
+from sensor import probes, record
+from sensor.btf import Btf
+from sensor.sighting import Hook
+from sensor.sources.bcc import load_bcc
+from tocsin.errors import TocsinError
+
+TRACEFS = Path("/sys/kernel/tracing")
+_CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_SYS_ADMIN": 21}
+RING_BUFFER_SINCE = (5, 8)
+CONNECT_SINCE = (5, 15)
 
 
 class Check(NamedTuple):
@@ -15,4 +30,70 @@ class Check(NamedTuple):
 
 def capabilities() -> list[Check]:
     """Every condition of capture, tried on this host; needs no rights and changes nothing."""
-    return []
+    return [_rights(), _kernel(), _bcc(), *_btf(), _tracefs(), *_hooks()]
+
+
+def _rights() -> Check:
+    mask = int(re.findall(r"CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text())[0], 16)
+    missing = [name for name, bit in _CAPABILITIES.items() if not mask >> bit & 1]
+    if missing:
+        return Check("rights", False, f"this process lacks {', '.join(missing)}", "run the sensor as root")
+    return Check("rights", True, "may load BPF programs", "")
+
+
+def _kernel() -> Check:
+    release = os.uname().release
+    found = tuple(int(x) for x in re.findall(r"\d+", release)[:2])
+    if found < RING_BUFFER_SINCE:
+        return Check("kernel", False, f"{release} has no BPF ring buffer (since 5.8)", "boot a kernel 5.15 or later")
+    if found < CONNECT_SINCE:
+        return Check("kernel", False, f"{release} cannot serve the probe connect", "boot a kernel 5.15 or later")
+    return Check("kernel", True, f"{release} has BPF ring buffers", "")
+
+
+def _bcc() -> Check:
+    try:
+        load_bcc()
+    except TocsinError as e:
+        return Check("bcc", False, str(e), "apt-get install python3-bpfcc")
+    return Check("bcc", True, "BCC can be imported", "")
+
+
+def _btf() -> list[Check]:
+    """libbpf and BTF together, then the fields of each probe."""
+    try:
+        btf = Btf()
+        _need(btf, record.OFFSETS)
+    except TocsinError as e:
+        remedy = "apt-get install libbpf1" if "libbpf" in str(e) else "boot a kernel with CONFIG_DEBUG_INFO_BTF=y"
+        return [Check("btf", False, str(e), remedy)]
+    checks = [Check("btf", True, "the kernel describes its structs", "")]
+    for name, probe in probes.load_all().items():
+        try:
+            _need(btf, probe.OFFSETS)
+        except TocsinError as e:
+            checks.append(Check(f"probe {name}", False, str(e), "report it, with the kernel's version"))
+    return checks
+
+
+def _need(btf: Btf, fields: Iterable[tuple[str, ...]]) -> None:
+    for struct_name, *names in fields:
+        btf.offset(struct_name, *names)
+
+
+def _tracefs() -> Check:
+    if (TRACEFS / "events").is_dir():
+        return Check("tracefs", True, f"mounted at {TRACEFS}", "")
+    return Check("tracefs", False, f"not mounted at {TRACEFS}, or not readable", f"mount -t tracefs tracefs {TRACEFS}")
+
+
+def _hooks() -> list[Check]:
+    return [_hook(name, hook) for name, probe in probes.load_all().items() for hook in probe.HOOKS]
+
+
+def _hook(probe: str, hook: Hook) -> Check:
+    pattern = hook.at.replace(":", "/") if hook.kind == "tracepoint" else f"*/{hook.at}"
+    name = f"tracepoint {hook.at}"
+    if any((TRACEFS / "events").glob(pattern)):
+        return Check(name, True, f"serves the probe {probe}", "")
+    return Check(name, False, f"missing: the probe {probe} is off", "boot a kernel with CONFIG_FTRACE_SYSCALLS=y")

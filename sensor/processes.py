@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -70,8 +71,8 @@ class Processes:
         self._boot_id = boot_id.encode()
         self._max_live = max_live
         self._max_ended = max_ended
-        self._live: dict[Key, Known] = {}
-        self._ended: dict[Key, Known] = {}
+        self._live: OrderedDict[Key, Known] = OrderedDict()
+        self._ended: OrderedDict[Key, Known] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._live)
@@ -104,7 +105,7 @@ class Processes:
         self._live.pop(key, None)
         self._live[key] = known
         if len(self._live) > self._max_live:
-            del self._live[next(iter(self._live))]
+            self._live.popitem(last=False)
         return known
 
     def ended(self, pid: int, start_ns: int) -> None:
@@ -113,7 +114,7 @@ class Processes:
         if known is not None:
             self._ended[key] = known
             if len(self._ended) > self._max_ended:
-                del self._ended[next(iter(self._ended))]
+                self._ended.popitem(last=False)
 
     def parent(self, header: Header, start: datetime) -> tuple[ParentProcess, tuple[str, ...]]:
         """The parent as its exec showed it, or only what the header has; and the fields of it that are cut."""

@@ -50,7 +50,7 @@ class BccSource:
 
     def start(self, excluded: Iterable[int], strict: bool) -> None:
         """Raises TocsinError when nothing can be captured at all or, with `strict`, when any probe cannot."""
-        bcc = _bcc()
+        bcc = load_bcc()
         _mount("tracefs", Path("/sys/kernel/tracing"))
         flags, usable = self._flags()
         self._names = {number: name for number, name in enumerate(usable)}
@@ -187,7 +187,8 @@ def _offsets(btf: Btf, fields: Iterable[tuple[str, ...]]) -> list[str]:
     return [f"-DOFF_{name}_{names[0]}={btf.offset(name, *names)}" for name, *names in fields]
 
 
-def _bcc() -> ModuleType:
+def load_bcc() -> ModuleType:
+    """The distribution's BCC; TocsinError when it is missing or another module has its name."""
     try:
         import bcc
     except ImportError as e:
