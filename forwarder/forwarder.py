@@ -79,6 +79,8 @@ class Forwarder:
 
     def stop(self, timeout_s: float = 5.0) -> None:
         """Takes no more, delivers what the sinks take within `timeout_s`, then syncs all to the disk."""
+        if self._stopped.is_set():
+            return
         self._taking = False
         deadline = time.monotonic() + timeout_s
         while any(lane.busy for lane in self._lanes) and time.monotonic() < deadline:

@@ -8,7 +8,9 @@ gone while a receiver already knows its offsets, so the spool goes on far above 
 from __future__ import annotations
 
 import bisect
+import contextlib
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -193,7 +195,9 @@ class Spool:
             if dropped is None:
                 return False
             old = self._segments[0]
-            old.path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.truncate(old.path, 0)  # frees the room even while a reader has the file open
+                old.path.unlink()
             self.on_drop(dropped)
             del self._segments[0]
             self._bytes -= old.size

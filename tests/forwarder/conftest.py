@@ -33,8 +33,7 @@ def opened(tmp_path: Path) -> Iterator[OpenForwarder]:
 
     yield make
     for forwarder in made:
-        with contextlib.suppress(OSError):  # stopped by the test itself
-            forwarder.stop(0)
+        forwarder.stop(0)
 
 
 @pytest.fixture
