@@ -1,0 +1,103 @@
+"""Taking steps back: in time, on demand, late, while it fails, and not while everything is halted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from scene import Scene, alert, until
+
+from tocsin.errors import RetryLater
+
+TEXT = "name: one\nmatch: {rules: [shell]}\nsteps:\n  - {id: t, uses: probe.touch, with: {file: FILE}UNDO}\n"
+
+
+def text(tmp_path: Path, undo: str = "") -> str:
+    return TEXT.replace("FILE", str(tmp_path / "effect")).replace("UNDO", undo)
+
+
+def test_it_is_taken_back_in_time(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    s = scene(text(tmp_path, ", undo: {after: 300ms}"))
+    run = s.run_of(alert())
+    assert (tmp_path / "effect").exists()
+    until(lambda: s.ledger.undos(state="done"))
+    assert not (tmp_path / "effect").exists()
+    event = s.responses(2)[1]
+    assert event.tocsin.playbook.undo_of == "t" and event.tocsin.playbook.verified is True
+    assert event.tocsin.playbook.run_id == run.id
+
+
+def test_without_a_time_it_is_taken_back_only_when_a_person_asks(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    s = scene(text(tmp_path))
+    run = s.run_of(alert())
+    assert s.ledger.undos()[0].due_ns is None
+    assert [u.state for u in s.core._undoer.now(run.id, "ann")] == ["done"]
+    assert not (tmp_path / "effect").exists()
+    assert s.core._undoer.now(run.id, "ann") == []
+
+
+def test_what_somebody_put_back_before_is_left_alone(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    s = scene(text(tmp_path, ", undo: {after: 200ms}"))
+    s.run_of(alert())
+    (tmp_path / "effect").unlink()
+    until(lambda: s.ledger.undos(state="done"))
+    assert "gone already" in s.ledger.undos()[0].reason
+
+
+def test_a_failing_undo_goes_on_trying(
+    scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playbooks.undo.FIRST_WAIT_S", 0.01)
+    s = scene(text(tmp_path, ", undo: {after: 50ms}"))
+    action = s.made[0].steps[0].action
+    undo, failures = action.undo, iter(range(3))
+
+    def sometimes(*arguments: object) -> object:
+        if next(failures, None) is not None:
+            raise RetryLater("the daemon is away")
+        return undo(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(type(action), "undo", lambda _, *arguments: sometimes(*arguments))
+    s.run_of(alert())
+    until(lambda: s.ledger.undos(state="done"))
+    assert s.ledger.undos()[0].attempts == 4
+
+
+def test_after_a_day_it_is_left_to_a_person(
+    scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("playbooks.undo.GIVE_UP_S", 0)
+    s = scene(text(tmp_path, ", undo: {after: 50ms}"))
+    action = s.made[0].steps[0].action
+    with monkeypatch.context() as broken:
+        broken.setattr(type(action), "undo", lambda *_: 1 / 0)
+        run = s.run_of(alert())
+        until(lambda: s.ledger.undos(state="failed"))
+    assert "ZeroDivisionError" in s.ledger.undos()[0].reason
+    assert [u.state for u in s.core._undoer.now(run.id, "ann")] == ["done"]
+
+
+def test_halted_it_waits_and_then_runs_at_once(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    s = scene(text(tmp_path, ", undo: {after: 100ms}"))
+    s.run_of(alert())
+    s.core._switch.halt("ann")
+    time.sleep(0.2)
+    assert (tmp_path / "effect").exists() and s.ledger.undos(state="armed")
+    s.restart()
+    time.sleep(0.1)
+    assert (tmp_path / "effect").exists()
+    s.core._switch.resume("ann")
+    s.core._undoer.release()
+    until(lambda: s.ledger.undos(state="done"))
+
+
+def test_it_waits_for_a_step_that_is_still_acting(scene: Callable[..., Scene], tmp_path: Path) -> None:
+    """Taken back before it acted, it would act for good."""
+    s = scene(
+        text(tmp_path, ", undo: {after: 50ms}").replace("effect}", "effect, hang_s: 0.5}"),
+    )
+    s.run_of(alert())
+    until(lambda: s.ledger.undos(state="done"))
+    assert (tmp_path / "effect.log").read_text() == "act\nundo\n"
