@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from store.protocol import TEXT_FIELDS, Query
-from store.query import Condition, Value, conditions, container_id, micros, moment
+from store.query import Condition, ContainerFilter, Value, conditions, container, micros, moment
 
 Clause = dict[str, Any]
 
@@ -24,8 +24,8 @@ def filters(query: Query) -> Clause:
         terms.append({"terms": {"event.kind": list(query.kinds)}})
     if query.since or query.until:
         terms.append(_time(query))
-    if query.container is not None:
-        terms.append(_container(query))
+    if wanted := container(query):
+        terms.append(_container(wanted))
     if query.text is not None:
         terms.append(_text(query.text))
     return {"bool": {"filter": terms}}
@@ -40,10 +40,13 @@ def _time(query: Query) -> Clause:
     return {"range": {"@timestamp": span}}
 
 
-def _container(query: Query) -> Clause:
-    choices: list[Clause] = [{"term": {"container.name": query.container}}]
-    if digits := container_id(query):
-        choices.append({"prefix": {"container.id": digits}})
+def _container(wanted: ContainerFilter) -> Clause:
+    named: list[tuple[str, str, str | None]] = [
+        ("term", "container.name", wanted.name),
+        ("term", "container.id", wanted.id),
+        ("prefix", "container.id", wanted.id_prefix),
+    ]
+    choices: list[Clause] = [{how: {path: value}} for how, path, value in named if value is not None]
     return {"bool": {"should": choices, "minimum_should_match": 1}}
 
 

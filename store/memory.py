@@ -12,7 +12,7 @@ import msgspec
 from ecs_mappings.template import split_label
 from store.document import read
 from store.protocol import TEXT_FIELDS, Options, Outcome, Page, Query, Store, StoreStatus, Written
-from store.query import Condition, Position, conditions, container_id, cursor, micros, moment, position
+from store.query import Condition, Position, conditions, container, cursor, micros, moment, position
 from tocsin.errors import Rejected
 
 
@@ -113,11 +113,11 @@ def _matches(kept: _Kept, query: Query) -> bool:
 
 
 def _in_container(kept: _Kept, query: Query) -> bool:
-    if query.container is None:
+    wanted, found = container(query), kept.fields.get("container", {})
+    if wanted is None or (wanted.name is not None and found.get("name") == wanted.name):
         return True
-    container, digits = kept.fields.get("container", {}), container_id(query)
-    named = bool(container.get("name") == query.container)
-    return named or (digits is not None and str(container.get("id", "")).startswith(digits))
+    found_id = str(found.get("id", ""))
+    return found_id == wanted.id or (wanted.id_prefix is not None and found_id.startswith(wanted.id_prefix))
 
 
 def _has_text(kept: _Kept, query: Query) -> bool:

@@ -65,7 +65,7 @@ class Query:
     until: datetime | None = None
     """`@timestamp` before this."""
     container: str | None = None
-    """Exact name of a container, or at least 4 leading digits of its id."""
+    """Exact name of a container, or at least 4 leading digits of its id; 64 digits are always an id."""
     text: str | None = None
     """Part of a value in any of TEXT_FIELDS, without regard to ASCII case."""
     where: Mapping[str, str | Sequence[str]] = field(default_factory=dict)

@@ -20,6 +20,7 @@ Value = str | int | float | bool
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _CONTAINER_ID = re.compile(r"[0-9a-f]{4,64}")
+_ID_DIGITS = 64
 _MAX_TEXT = 1024
 
 
@@ -67,9 +68,24 @@ def position(query: Query) -> Position | None:
     return Position(at, event_id)
 
 
-def container_id(query: Query) -> str | None:
-    """The query's container as leading digits of an id, or None when it can only be a name."""
-    return query.container if query.container and _CONTAINER_ID.fullmatch(query.container) else None
+@dataclass(frozen=True)
+class ContainerFilter:
+    """How the query's container may be named; of several, one suffices."""
+
+    name: str | None = None
+    id: str | None = None
+    id_prefix: str | None = None
+
+
+def container(query: Query) -> ContainerFilter | None:
+    """None when the query does not ask for a container."""
+    if query.container is None:
+        return None
+    if not _CONTAINER_ID.fullmatch(query.container):
+        return ContainerFilter(name=query.container)
+    if len(query.container) == _ID_DIGITS:
+        return ContainerFilter(id=query.container)
+    return ContainerFilter(name=query.container, id_prefix=query.container)
 
 
 def conditions(query: Query) -> list[Condition]:

@@ -9,7 +9,7 @@ import msgspec
 
 from ecs_mappings.template import split_label
 from store.protocol import TEXT_FIELDS, Query
-from store.query import Condition, Value, conditions, container_id, micros, moment, position
+from store.query import Condition, Value, conditions, container, micros, moment, position
 
 _COLUMNS = {
     "@timestamp": "at",
@@ -52,8 +52,7 @@ def where(query: Query, *, paging: bool) -> Clause:
         clause.add("at >= ?", micros(query.since))
     if query.until:
         clause.add("at < ?", micros(query.until))
-    if query.container is not None:
-        _container(clause, query)
+    _container(clause, query)
     if query.text is not None:
         _text(clause, query.text)
     if paging and (start := position(query)):
@@ -62,12 +61,18 @@ def where(query: Query, *, paging: bool) -> Clause:
 
 
 def _container(clause: Clause, query: Query) -> None:
-    name, digits = query.container or "", container_id(query)
-    if digits:
+    wanted = container(query)
+    if wanted is None:
+        return
+    choices = Clause()
+    if wanted.name is not None:
+        choices.add("container_name = ?", wanted.name)
+    if wanted.id is not None:
+        choices.add("container_id = ?", wanted.id)
+    if wanted.id_prefix is not None:
         # "g" sorts right after the last hexadecimal digit.
-        clause.add("(container_name = ? OR (container_id >= ? AND container_id < ?))", name, digits, digits + "g")
-    else:
-        clause.add("container_name = ?", name)
+        choices.add("container_id >= ? AND container_id < ?", wanted.id_prefix, wanted.id_prefix + "g")
+    clause.add(f"({' OR '.join(choices.terms)})", *choices.values)
 
 
 def _text(clause: Clause, text: str) -> None:

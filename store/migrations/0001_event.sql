@@ -14,7 +14,8 @@ CREATE TABLE event (
 );
 CREATE INDEX event_at ON event (at, id);
 CREATE INDEX event_dataset ON event (dataset, at, id);
-CREATE INDEX event_container_id ON event (container_id, at) WHERE container_id IS NOT NULL;
+CREATE INDEX event_container_id ON event (container_id, at, id) WHERE container_id IS NOT NULL;
+CREATE INDEX event_container_name ON event (container_name, at, id) WHERE container_name IS NOT NULL;
 CREATE INDEX event_alert_group ON event (alert_group, at) WHERE alert_group IS NOT NULL;
 
 -- Kept in the same transactions as the events, so that `status` need not count millions of rows.
