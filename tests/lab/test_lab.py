@@ -62,7 +62,7 @@ def test_a_terminal_is_a_terminal_and_the_outside_is_reached() -> None:
         container = lab.container("worker")
         with container.terminal("sh") as terminal:
             terminal.wait_for("#")
-            terminal.type(f"tty; nc -z {outside.ADDRESS} 4445 && echo rea''ched; exit 3\n")
+            terminal.type(f"tty; nc {outside.ADDRESS} 4445 < /dev/null && echo rea''ched; exit 3\n")
             assert terminal.finish() == 3
             assert b"/dev/pts/" in terminal.shown
         assert b"reached" in terminal.shown

@@ -55,7 +55,7 @@ class Scene:
 
     def scan(self) -> Attack:
         """The attacker tries the ports of the web server, one after the other."""
-        self.attacker.start("sh", "-c", f"for p in $(seq 1 60); do nc -z -w 1 {self.web.address()} $p; done; true")
+        self.attacker.start("sh", "-c", f"for p in $(seq 1 60); do nc -w 1 {self.web.address()} $p < /dev/null; done; true")
         text = f"{self.attacker.name} scans 60 ports of {self.web.name}"
         return Attack("port-scan", self.attacker.name, text)
 

@@ -59,20 +59,21 @@ class Tree:
 def busybox(files: Mapping[str, bytes] | None = None, programs: tuple[str, ...] = ()) -> bytes:
     """The tar of a tree with busybox and all its applets, `programs` of this host with their libraries, and `files`.
 
-    Each program keeps its path; a file whose content begins with `#!` may be run.
+    Each program keeps its path; a file that is a script or a program may be run.
     """
     tree = Tree()
-    tree.file("bin/busybox", _static_busybox().read_bytes(), 0o755)
+    tree.file("bin/busybox", static_busybox().read_bytes(), 0o755)
     for applet in _applets():
         tree.link(f"bin/{applet}", "/bin/busybox")
     for program in programs:
         _with_libraries(tree, program)
     for name, data in (files or {}).items():
-        tree.file(name, data, 0o755 if data.startswith(b"#!") else 0o644)
+        tree.file(name, data, 0o755 if data.startswith((b"#!", b"\x7fELF")) else 0o644)
     return tree.packed()
 
 
-def _static_busybox() -> Path:
+def static_busybox() -> Path:
+    """This host's. A copy under another name is that applet as a file of its own, as in images with real programs."""
     for path in ("/bin/busybox", "/usr/bin/busybox"):
         if Path(path).exists() and "not a dynamic executable" in _libraries_of(path):
             return Path(path)
@@ -80,7 +81,7 @@ def _static_busybox() -> Path:
 
 
 def _applets() -> list[str]:
-    listed = subprocess.run([str(_static_busybox()), "--list"], capture_output=True, text=True, check=True)
+    listed = subprocess.run([str(static_busybox()), "--list"], capture_output=True, text=True, check=True)
     return sorted(name for name in listed.stdout.split() if name != "busybox")
 
 

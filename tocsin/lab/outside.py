@@ -17,10 +17,11 @@ from tocsin.lab import runs
 
 ADDRESS = "203.0.113.10"
 PORT = 4444
+HOLD_S = 0.5
 
 
 class Outside:
-    """A listener at ADDRESS:port that accepts, keeps and counts what connects."""
+    """A listener at ADDRESS:port that accepts and counts what connects, and hangs up after HOLD_S."""
 
     def __init__(self, run: str, port: int = PORT) -> None:
         self.port = port
@@ -31,15 +32,12 @@ class Outside:
         self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # another lab may run beside this one
         self._listener.bind((ADDRESS, port))
         self._listener.listen(64)
-        self._kept: list[socket.socket] = []
         threading.Thread(target=self._accept, name="lab-outside", daemon=True).start()
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for connection in self._kept:
-            connection.close()
 
     def _accept(self) -> None:
         while True:
@@ -48,9 +46,9 @@ class Outside:
             except OSError:
                 return
             self.accepted += 1
-            self._kept.append(connection)
-            if len(self._kept) > 256:
-                self._kept.pop(0).close()
+            hang_up = threading.Timer(HOLD_S, connection.close)
+            hang_up.daemon = True
+            hang_up.start()
 
 
 def remove_interfaces(run: str) -> None:
