@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import re2
 from msgspec import UNSET
 
 from correlator.fields import Field, as_text
@@ -31,10 +32,14 @@ from correlator.tree import (
     Numbers,
     Op,
     Or,
+    Regex,
     Same,
     Text,
 )
 from ecs_mappings.event import Event
+
+MAX_PATTERN_BYTES = 64 << 20
+"""Of the automaton for all patterns on one field. RE2 starts it anew when full: it only has to be large enough."""
 
 Function = Callable[[Event], list[Rule]]
 
@@ -86,6 +91,7 @@ def compiled(rules: Sequence[Rule]) -> Function:
     """One function that looks each field up once, however many rules ask for it."""
     writer = _Writer()
     tests = [(writer.constant(rule), writer.node(rule.tree)) for rule in rules if rule.tree is not None]
+    writer.finish()
     source = "\n    ".join(
         ["def bucket(e):", "hits = []", *writer.lines, *(f"if {test}: hits.append({rule})" for rule, test in tests)]
     )
@@ -102,6 +108,12 @@ class _Writer:
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
         self._variables: dict[Any, str] = {}
+        self._patterns: dict[str, list[str]] = {}
+
+    def finish(self) -> None:
+        """To be called after the last node: binds what had to wait until all patterns of a field were known."""
+        for name, patterns in self._patterns.items():
+            self.constants[name] = _searcher(patterns)
 
     def constant(self, value: Any) -> str:
         name = f"c{len(self.constants)}"
@@ -141,6 +153,8 @@ class _Writer:
                 return f"({variable} is not None and {variable} {op} {self.constant(number)})"
             case Flag(value=value) if not field.many:
                 return f"({self._raw(field)} is {value is True})"
+            case Regex(pattern=pattern) if not field.many and field.kind == "text":
+                return self._pattern(field, pattern)
             case Networks(networks=networks) if not field.many:
                 ranges = sorted((n.version, int(n.network_address), int(n.broadcast_address)) for n in networks)
                 return self._present(self._address(field), self.constant(partial(_inside, tuple(ranges))))
@@ -195,6 +209,18 @@ class _Writer:
             self.lines.append(f"{variable} = None if {raw} is None else address({raw})")
         return self._variables["address", field.path]
 
+    def _pattern(self, field: Field, pattern: str) -> str:
+        """All patterns on one field are searched for at once: much cheaper than one by one."""
+        if ("patterns", field.path) not in self._variables:
+            raw, variable = self._raw(field), self._new("patterns", field.path)
+            search = f"p{len(self._patterns)}"
+            self._patterns[search] = []
+            self._variables["search", field.path] = search
+            self.lines.append(f"{variable} = () if {raw} is None else {search}({raw})")
+        patterns = self._patterns[self._variables["search", field.path]]
+        patterns.append(pattern)
+        return f"({len(patterns) - 1} in {self._variables['patterns', field.path]})"
+
     def _fetch(self, field: Field) -> str:
         if field.objects_at is not None:
             objects = self._object(field.steps[: field.objects_at + 1])
@@ -224,6 +250,22 @@ class _Writer:
 def _word(attribute: str) -> str:
     assert re.fullmatch(r"[a-z][a-z0-9_]*", attribute), attribute
     return attribute
+
+
+def _searcher(patterns: Sequence[str]) -> Callable[[str], Sequence[int]]:
+    """Says which of the patterns are found in a text."""
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = MAX_PATTERN_BYTES
+    together = re2.Set.SearchSet(options)
+    for pattern in patterns:
+        together.Add(pattern)
+    together.Compile()
+
+    def search(text: str) -> Sequence[int]:
+        return together.Match(text) or ()
+
+    return search
 
 
 def _address(text: str) -> tuple[int, int] | None:

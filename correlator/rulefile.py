@@ -13,6 +13,7 @@ from sigma.rule import SigmaRule
 from correlator import fields, sample
 from correlator.conditions import ConditionReader, settled
 from correlator.ruleset import SEVERITY, LogSource, Rule, RuleTest, Window
+from correlator.tree import Node
 from ecs_mappings.taxonomy.sigma import taxonomy
 from tocsin import strict_yaml
 from tocsin.errors import ConfigError, Problem
@@ -24,7 +25,7 @@ MAX_COUNT = 10_000
 
 _KEYS = frozenset(
     "title id name taxonomy related status description license references tags author date modified fields"
-    " falsepositives level scope logsource detection correlation tests exclude group-by".split()
+    " falsepositives level scope logsource detection correlation filter tests exclude group-by".split()
 )
 _CORRELATION_KEYS = frozenset({"type", "rules", "group-by", "timespan", "condition", "generate"})
 _KEY_OF_ERROR = {
@@ -63,9 +64,22 @@ class Draft:
         return tuple(test for test in tests if test is not None)
 
 
+@dataclass(frozen=True)
+class Filter:
+    """A Sigma filter: the rules it names must also fulfil `tree`, which says what is not an exception."""
+
+    file: str
+    line: int
+    rules: tuple[str, ...] | None
+    """By name or id; None means every rule of the logsource."""
+    logsource: LogSource
+    tree: Node
+
+
 @dataclass
 class RuleFile:
     drafts: list[Draft] = field(default_factory=list)
+    filters: list[Filter] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
 
@@ -79,12 +93,12 @@ def read(file: Path) -> RuleFile:
         else:
             reader.problems.append(Problem(str(file), 1, "every document must be a mapping: a Sigma rule"))
     mains = [draft for draft in reader.drafts if draft.rule.name == file.stem]
-    if not reader.problems and len(mains) != 1:
+    if not reader.problems and len(mains) != 1 and not (reader.filters and not reader.drafts):
         text = f"must hold one rule that alerts, and beside it only base rules with a name; it holds {len(mains)}"
         reader.problems.append(Problem(str(file), 0, text))
     if reader.problems:
         raise ConfigError(reader.problems)
-    return RuleFile(reader.drafts, reader.warnings)
+    return RuleFile(reader.drafts, reader.filters, reader.warnings)
 
 
 class _Reader:
@@ -92,11 +106,16 @@ class _Reader:
         self._file = str(file)
         self._stem = file.stem
         self.drafts: list[Draft] = []
+        self.filters: list[Filter] = []
         self.problems: list[Problem] = []
         self.warnings: list[Problem] = []
 
     def document(self, document: Mapping, alone: bool) -> None:
         before = len(self.problems)
+        if "filter" in document:
+            self._check_keys(document, "filter")
+            self._filter(document)
+            return
         if "correlation" in document:
             self._check_keys(document, "correlation")
             rule = self._correlation(document)
@@ -105,7 +124,7 @@ class _Reader:
             self._check_keys(document, "detection")
             rule = self._event_rule(document, is_main)
         else:
-            self._problem(document, "", "is no Sigma rule: it has neither detection nor correlation")
+            self._problem(document, "", "is no Sigma rule: it has no detection, correlation or filter")
             return
         if rule is not None and len(self.problems) == before:
             self.drafts.append(Draft(rule, document, "exclude" in document))
@@ -119,8 +138,8 @@ class _Reader:
             if key not in _KEYS:
                 problems = self.problems if ecs else self.warnings
                 problems.append(Problem(self._file, document.lines[key], f"the key {key!r} means nothing here"))
-        if kind == "correlation" and "detection" in document:
-            self._problem(document, "detection", "a document is either a detection or a correlation")
+        if len({"detection", "correlation", "filter"}.intersection(document)) > 1:
+            self._problem(document, kind, "a document is one of detection, correlation and filter")
         if document.get("exclude", "egress") != "egress":
             self._problem(document, "exclude", "can only be: egress (the allow-list in egress.yml)")
 
@@ -166,6 +185,26 @@ class _Reader:
         if window is None:
             return None
         return self._rule(document, self._stem, "correlation", window=window)
+
+    def _filter(self, document: Mapping) -> None:
+        self._check_taxonomy(document)
+        self._check_required(document, needs_level=False)
+        logsource = self._logsource(document)
+        block = document["filter"]
+        if not isinstance(block, Mapping) or "rules" not in block:
+            self._problem(document, "filter", "must be a mapping of rules, selections and a condition")
+            return
+        named = [block["rules"]] if isinstance(block["rules"], str) else list(block["rules"] or ())
+        if not named or not all(isinstance(x, str) for x in named):
+            self._problem(block, "rules", "must name rules, or be: any")
+        selections = Mapping(block.line)
+        selections.update({key: value for key, value in block.items() if key != "rules"})
+        selections.lines = block.lines
+        ecs = document.get("taxonomy") == "ecs"
+        tree = ConditionReader(self._file, ecs, self.problems).tree(selections)
+        if tree is not None and logsource is not None:
+            rules = None if named == ["any"] else tuple(named)
+            self.filters.append(Filter(self._file, block.lines["rules"], rules, logsource, tree))
 
     def _window(self, parsed: SigmaCorrelationRule, block: Mapping, document: Mapping) -> Window | None:
         kind = parsed.type.name.lower()

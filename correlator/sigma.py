@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from correlator import egress as egress_file
-from correlator.rulefile import Draft, read
+from correlator.rulefile import Draft, Filter, read
 from correlator.ruleset import Rule, RuleSet
 from correlator.tree import And, Named, Node, Not
 from tocsin.errors import ConfigError, Problem
@@ -43,6 +43,7 @@ def load(directories: Sequence[Path], egress: Path | None = None) -> RuleSet:
     except ConfigError as e:
         problems += e.problems
     drafts: list[Draft] = []
+    filters: list[Filter] = []
     for file in _files(directories, warnings):
         try:
             found = read(file)
@@ -51,8 +52,9 @@ def load(directories: Sequence[Path], egress: Path | None = None) -> RuleSet:
             continue
         digest.update(str(file.stem).encode() + b"\0" + file.read_bytes())
         drafts += found.drafts
+        filters += found.filters
         warnings += found.warnings
-    rules = _linked(drafts, allowed, problems)
+    rules = _filtered(_linked(drafts, allowed, problems), filters, problems)
     if problems:
         raise ConfigError(problems)
     return RuleSet(tuple(rules), digest.hexdigest(), tuple(warnings))
@@ -76,6 +78,31 @@ def _linked(drafts: list[Draft], allowed: Node | None, problems: list[Problem]) 
                 place = f"{first.rule.file}:{first.rule.line}"
                 problems.append(draft.problem(what, f"the {what} {reference!r} is taken by {place}"))
     return [rule for draft in drafts if (rule := _finished(draft, by_reference, allowed, problems))]
+
+
+def _filtered(rules: list[Rule], filters: list[Filter], problems: list[Problem]) -> list[Rule]:
+    """The rules, each with the filters that name it: both must hold."""
+    by_reference = {reference: rule for rule in rules for reference in (rule.name, rule.uuid)}
+    extra: dict[str, list[Node]] = {}
+    for one in filters:
+        chosen = [rule for rule in rules if rule.logsource == one.logsource] if one.rules is None else []
+        for reference in one.rules or ():
+            rule = by_reference.get(reference)
+            if rule is None:
+                problems.append(Problem(one.file, one.line, f"there is no rule {reference!r} to filter"))
+            elif rule.window is not None:
+                text = f"{reference!r} is a correlation; filter what it counts: {', '.join(rule.window.bases)}"
+                problems.append(Problem(one.file, one.line, text))
+            elif rule.logsource != one.logsource:
+                problems.append(Problem(one.file, one.line, f"{reference!r} has another logsource than this filter"))
+            else:
+                chosen.append(rule)
+        for rule in chosen:
+            extra.setdefault(rule.name, []).append(Named(f"filter {Path(one.file).name}", one.tree))
+    return [
+        replace(rule, tree=And((rule.tree, *extra[rule.name]))) if rule.tree and rule.name in extra else rule
+        for rule in rules
+    ]
 
 
 def _finished(
