@@ -26,6 +26,8 @@ class Check(NamedTuple):
     detail: str
     remedy: str
     """The command that mends it; empty when it is fine."""
+    needed: bool = True
+    """Without it nothing can be captured; without the others some events are missing, and the sensor says so."""
 
 
 def capabilities() -> list[Check]:
@@ -47,7 +49,7 @@ def _kernel() -> Check:
     if found < RING_BUFFER_SINCE:
         return Check("kernel", False, f"{release} has no BPF ring buffer (since 5.8)", "boot a kernel 5.15 or later")
     if found < CONNECT_SINCE:
-        return Check("kernel", False, f"{release} cannot serve the probe connect", "boot a kernel 5.15 or later")
+        return Check("kernel", False, f"{release} cannot serve the probe connect", "boot a kernel 5.15 or later", False)
     return Check("kernel", True, f"{release} has BPF ring buffers", "")
 
 
@@ -72,7 +74,7 @@ def _btf() -> list[Check]:
         try:
             _need(btf, probe.OFFSETS)
         except TocsinError as e:
-            checks.append(Check(f"probe {name}", False, str(e), "report it, with the kernel's version"))
+            checks.append(Check(f"probe {name}", False, str(e), "report it, with the kernel's version", False))
     return checks
 
 
@@ -84,10 +86,14 @@ def _need(btf: Btf, fields: Iterable[tuple[str, ...]]) -> None:
 def _tracefs() -> Check:
     if (TRACEFS / "events").is_dir():
         return Check("tracefs", True, f"mounted at {TRACEFS}", "")
-    return Check("tracefs", False, f"not mounted at {TRACEFS}, or not readable", f"mount -t tracefs tracefs {TRACEFS}")
+    remedy = f"mount -t tracefs tracefs {TRACEFS} (the sensor does it when it starts as root)"
+    return Check("tracefs", False, f"not mounted at {TRACEFS}, or not readable", remedy, False)
 
 
 def _hooks() -> list[Check]:
+    """None while tracefs is not there to look into."""
+    if not (TRACEFS / "events").is_dir():
+        return []
     return [_hook(name, hook) for name, probe in probes.load_all().items() for hook in probe.HOOKS]
 
 
@@ -96,4 +102,6 @@ def _hook(probe: str, hook: Hook) -> Check:
     name = f"tracepoint {hook.at}"
     if any((TRACEFS / "events").glob(pattern)):
         return Check(name, True, f"serves the probe {probe}", "")
-    return Check(name, False, f"missing: the probe {probe} is off", "boot a kernel with CONFIG_FTRACE_SYSCALLS=y")
+    return Check(
+        name, False, f"missing: the probe {probe} is off", "boot a kernel with CONFIG_FTRACE_SYSCALLS=y", False
+    )

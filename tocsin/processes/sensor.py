@@ -16,14 +16,12 @@ from tocsin.settings import Settings
 
 log = logging.getLogger(__name__)
 
-NOT_NEEDED = frozenset({"docker"})
-"""Without Docker the sensor still captures, only without names."""
 SIBLINGS_EVERY_S = 1.0
 
 
 def prepare(settings: Settings) -> SensorProcess:
     """Refuses a host where nothing can be captured: ConfigError with each reason and what mends it."""
-    lacking = [c for c in capabilities() if not c.ok and c.name not in NOT_NEEDED]
+    lacking = [c for c in capabilities() if c.needed and not c.ok]
     if os.geteuid() != 0:
         raise ConfigError([Problem("sensor", 0, "not root: loading BPF programs needs it; run: sudo tocsin up")])
     if lacking:
