@@ -35,6 +35,7 @@ _KEY_OF_ERROR = {
     "correlationtype": "correlation",
     "correlationcondition": "correlation",
     "timespan": "correlation",
+    "value": "tags",
 }
 """Of pySigma's error classes that are not named after the key they are about."""
 _TEST_KEYS = frozenset({"name", "expect", "alerts", "given", "events"})
@@ -120,9 +121,11 @@ class _Reader:
             self._check_keys(document, "correlation")
             rule = self._correlation(document)
         elif "detection" in document:
-            is_main = alone or "name" not in document
             self._check_keys(document, "detection")
-            rule = self._event_rule(document, is_main)
+            if not alone and not isinstance(document.get("name"), str):
+                self._problem(document, "name", "a rule that a correlation counts needs a name")
+                return
+            rule = self._event_rule(document, is_main=alone)
         else:
             self._problem(document, "", "is no Sigma rule: it has no detection, correlation or filter")
             return
@@ -248,8 +251,8 @@ class _Reader:
             return None
         return Rule(
             name=name,
-            uuid=str(document["id"]),
-            title=" ".join(str(document["title"]).split()),
+            uuid=str(document.get("id", "")),
+            title=" ".join(str(document.get("title", "")).split()),
             level=str(document.get("level", "informational")),
             kind=kind,
             file=self._file,
