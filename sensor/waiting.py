@@ -59,21 +59,21 @@ class Waiting:
         held = self._waiting.get(key)
         if held is not None:
             held[1].append(frame)
-            self._count += 1
-            if self._count <= MAX_WAITING:
-                return ()
-            return self._give_up(next(iter(self._waiting)), now_ns)
-        if key == _OUTSIDE or self._known(key.decode("latin-1")) or not self._unsettled(key, now_ns):
+        elif not self._worth_waiting(key, now_ns):
             return (frame,)
-        if not self._ask(key.decode("latin-1")):
-            self._settle(key, now_ns)
-            return (frame,)
-        self._waiting[key] = (now_ns, deque((frame,)))
+        else:
+            self._waiting[key] = (now_ns, deque((frame,)))
         self._count += 1
-        return ()
+        return self._give_up(next(iter(self._waiting)), now_ns) if self._count > MAX_WAITING else ()
 
-    def _unsettled(self, key: bytes, now_ns: int) -> bool:
-        return self._settled.get(key, 0) <= now_ns
+    def _worth_waiting(self, key: bytes, now_ns: int) -> bool:
+        container_id = key.decode("latin-1")
+        if key == _OUTSIDE or self._known(container_id) or self._settled.get(key, 0) > now_ns:
+            return False
+        if self._ask(container_id):
+            return True
+        self._settle(key, now_ns)
+        return False
 
     def _settle(self, key: bytes, now_ns: int) -> None:
         """Not to be asked for again for a while."""
