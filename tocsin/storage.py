@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from store import Options, Store, load
 from tocsin.errors import ConfigError, Problem, TocsinError, UsageError
@@ -51,6 +53,30 @@ def open_store(settings: Settings) -> Store:
         return load(settings.store.url, found, ELSEWHERE)
     except UsageError as e:
         raise ConfigError([Problem("[store] url", 0, str(e))]) from e
+
+
+def is_remote(settings: Settings) -> bool:
+    """Whether the store may be away for a while, and come back."""
+    return settings.store.url.startswith(("http:", "https:"))
+
+
+def check_place(settings: Settings) -> None:
+    """ConfigError when the store's file could never be written or is none of ours. Makes nothing."""
+    if is_remote(settings):
+        return
+    store = open_store(settings)
+    try:
+        status = store.status()
+    finally:
+        store.close()
+    if not status.reachable:
+        raise ConfigError([Problem(status.place, 0, f"cannot be used as the store: {status.problem}")])
+    path = Path(status.place)
+    nearest = next(p for p in (path, *path.absolute().parents) if p.exists())
+    if nearest != path and not nearest.is_dir():
+        raise ConfigError([Problem(status.place, 0, f"cannot be written: {nearest} is no directory")])
+    if not os.access(nearest, os.W_OK):
+        raise ConfigError([Problem(status.place, 0, f"cannot be written: no right to write {nearest}")])
 
 
 @contextlib.contextmanager

@@ -69,7 +69,7 @@ def tocsin_process(config: Path) -> Callable[..., Ran]:
     def call(*args: str, environ: dict[str, str] | None = None) -> Ran:
         done = subprocess.run(
             [sys.executable, "-P", "-m", "tocsin", "--config", str(config), *args],
-            capture_output=True, text=True, timeout=60, env={**os.environ, **(environ or {})}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=20, env={**os.environ, **(environ or {})}, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return Ran(done.returncode, done.stdout, done.stderr)
 

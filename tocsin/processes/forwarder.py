@@ -14,9 +14,8 @@ from forwarder.sinks.playbooks import PlaybooksSink
 from forwarder.sinks.store import StoreSink
 from store import Store
 from tocsin import link
-from tocsin.errors import ConfigError, Problem
 from tocsin.settings import Settings
-from tocsin.storage import open_store
+from tocsin.storage import check_place, open_store
 
 log = logging.getLogger(__name__)
 
@@ -26,17 +25,8 @@ FLUSH_S = 5.0
 
 def prepare(settings: Settings) -> ForwarderProcess:
     """A store file that cannot be used is an error; a cluster that is away is not: events wait in the spool."""
-    store = open_store(settings)
-    if not is_remote(settings):
-        status = store.status()
-        if not status.reachable:
-            store.close()
-            raise ConfigError([Problem(status.place, 0, f"cannot be used as the store: {status.problem}")])
-    return ForwarderProcess(settings, store)
-
-
-def is_remote(settings: Settings) -> bool:
-    return settings.store.url.startswith(("http:", "https:"))
+    check_place(settings)
+    return ForwarderProcess(settings, open_store(settings))
 
 
 @dataclass

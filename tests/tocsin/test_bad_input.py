@@ -1,0 +1,194 @@
+"""Wrong files and wrong hosts: the file and line are named, exit 2, and nothing has started."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Tocsin = Callable[..., Any]
+
+PLAYBOOK = """\
+name: mine
+match:
+  rules: [reverse-shell]
+steps:
+  - id: freeze
+    uses: docker.pause
+"""
+
+RULE = """\
+title: Mine
+id: 5b1c7d56-5d3b-4f0a-9f0e-3d6c2f6d0c11
+logsource: {category: process_creation, product: linux}
+detection:
+  sel:
+    process.name: foo
+  condition: sel
+level: low
+"""
+
+
+def assert_refused(ran: Any, *expected: str) -> None:
+    assert ran.code == 2, ran.err
+    for text in expected:
+        assert text in ran.err, ran.err
+    assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "expected"),
+    [
+        ("steps:", "colour: red\nsteps:", 4, "colour: is not a field here"),
+        ("uses: docker.pause", "uses: docker.explode", 6, "there is no action 'docker.explode'"),
+        ("  rules: [reverse-shell]", "  where:\n    - {field: process.name, near: sh}", 4, "near"),
+        ("  rules: [reverse-shell]", "  where:\n    - {field: process.nmae, equals: sh}", 4, "'process.nmae' is not"),
+        ("steps:", 'cooldown: {key: "{{ rule.nope }}", for: 1m}\nsteps:', 4, "rule.nope"),
+        ("  rules: [reverse-shell]", "  {}", 2, "is empty"),
+        ("name: mine", "name: mine\nname: other", 2, "twice"),
+        ("name: mine", "name: mine\nmode: off", 2, "a bare off"),
+        ("name: mine", "name: mine\non: push", 2, "a bare on"),
+        ("    uses: docker.pause", "    uses: docker.pause\n    with: {grace: 3}", 7, "grace"),
+        ("    uses: docker.pause", "    uses: docker.pause\n    timeout: 5", 7, "duration"),
+    ],
+)  # fmt: skip
+def test_a_wrong_playbook(tocsin_process: Tocsin, tmp_path: Path, old: str, new: str, line: int, expected: str) -> None:
+    file = tmp_path / "bad.yml"
+    file.write_text(PLAYBOOK.replace(old, new))
+    environ = {"TOCSIN_PLAYBOOKS_PLAYBOOKS": str(tmp_path)}
+    assert_refused(tocsin_process("start", "playbooks", environ=environ), f"error: {file}:{line}: ", expected)
+    assert_refused(tocsin_process("playbooks", "check", str(file)), f"error: {file}:{line}: ", expected)
+    assert not (tmp_path / "state/playbooks/ledger.db").exists()
+
+
+def test_a_playbook_for_a_rule_that_is_not_there(tocsin: Tocsin, tmp_path: Path) -> None:
+    file = tmp_path / "bad.yml"
+    file.write_text(PLAYBOOK.replace("reverse-shell", "revers-shell"))
+    ran = tocsin("playbooks", "check", str(file), "--json")
+    assert ran.code == 2
+    (row,) = ran.rows
+    assert (row["file"], row["line"], row["ok"]) == (str(file), 3, False)
+    assert "did you mean 'reverse-shell'" in row["problem"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "expected"),
+    [
+        ("  condition: sel", "  condition: sel and 1 of nothing*", 7, "nothing*"),
+        ("    process.name: foo", "    process.nmae: foo", 6, "process.nmae"),
+        ("level: low", "level: lo", 8, "level"),
+        ("level: low", "level: low\nlevel: high", 9, "twice"),
+        ("    process.name: foo", "    process.name|nope: foo", 6, "nope"),
+    ],
+)
+def test_a_wrong_rule(tocsin: Tocsin, tmp_path: Path, old: str, new: str, line: int, expected: str) -> None:
+    file = tmp_path / "mine.yml"
+    file.write_text(RULE.replace(old, new))
+    assert_refused(tocsin("rules", "check", str(tmp_path)), f"error: {file}:{line}: ", expected)
+
+
+def test_a_wrong_rule_stops_the_start(tocsin_process: Tocsin, tmp_path: Path) -> None:
+    (tmp_path / "mine.yml").write_text(RULE.replace("level: low", "level: lo"))
+    ran = tocsin_process("start", "correlator", environ={"TOCSIN_CORRELATOR_RULES": str(tmp_path)})
+    assert_refused(ran, f"error: {tmp_path}/mine.yml:8: ")
+    assert not (tmp_path / "run/correlator.sock").exists()
+
+
+def test_all_problems_of_all_files_at_once(tocsin: Tocsin, tmp_path: Path) -> None:
+    (tmp_path / "a.yml").write_text(PLAYBOOK.replace("steps:", "x: 1\nz: 2\nsteps:"))
+    (tmp_path / "b.yml").write_text(PLAYBOOK.replace("docker.pause", "docker.explode"))
+    ran = tocsin("playbooks", "check", str(tmp_path), "--json")
+    assert sorted((Path(r["file"]).name, r["line"]) for r in ran.rows) == [("a.yml", 4), ("a.yml", 5), ("b.yml", 6)]
+
+
+def test_a_wrong_allow_list(tocsin_process: Tocsin, tmp_path: Path) -> None:
+    file = tmp_path / "egress.yml"
+    file.write_text("networks:\n  - 10.0.0.0/8\n  - 10.0.0.300\n")
+    ran = tocsin_process("start", "correlator", environ={"TOCSIN_CORRELATOR_EGRESS": str(file)})
+    assert_refused(ran, f"error: {file}:3: ")
+
+
+@pytest.mark.parametrize("process", ["forwarder", "correlator", "playbooks", "sensor"])
+def test_a_wrong_setting(tocsin_process: Tocsin, config: Path, process: str) -> None:
+    config.write_text(config.read_text() + "[store]\nurll = 'x'\n")
+    assert_refused(tocsin_process("start", process), f"error: {config}:5: [store] urll: is not a setting")
+
+
+def test_an_unreadable_secret(tocsin_process: Tocsin, tmp_path: Path, config: Path) -> None:
+    config.write_text(f'{config.read_text()}[store]\napi_key_secret = "key"\n[secrets]\nkey = "{tmp_path}/none"\n')
+    assert_refused(tocsin_process("start", "forwarder"), f"error: {tmp_path}/none: the secret 'key' cannot be read")
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("nope", "[store] url: there is no store 'nope'"),
+        ("http://nohost", "must name host and port"),
+        ("http://a:b@h:9200", "credentials do not belong in the store's URL"),
+        ("sqlite:/dev/null/x.db", "/dev/null/x.db: cannot be written: /dev/null is no directory"),
+    ],
+)
+def test_a_wrong_store(tocsin_process: Tocsin, url: str, expected: str) -> None:
+    assert_refused(tocsin_process("start", "forwarder", environ={"TOCSIN_STORE_URL": url}), expected)
+
+
+def test_a_store_file_that_is_none(tocsin_process: Tocsin, tmp_path: Path) -> None:
+    (tmp_path / "x.db").write_text("this is no database, " * 100)
+    ran = tocsin_process("start", "forwarder", environ={"TOCSIN_STORE_URL": f"sqlite:{tmp_path}/x.db"})
+    assert_refused(ran, f"{tmp_path}/x.db: cannot be used as the store")
+
+
+def test_a_state_directory_that_cannot_be(tocsin_process: Tocsin, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    ran = tocsin_process("start", "forwarder", environ={"TOCSIN_PATHS_STATE_DIR": f"{tmp_path}/file"})
+    assert_refused(ran, f"error: {tmp_path}/file: cannot be made")
+
+
+NOT_ROOT = """
+import os, sys
+from unittest import mock
+from sensor import checks
+mock.patch("os.geteuid", lambda: 1000).start()
+if len(sys.argv) > 1:
+    name, *sys.argv[1:] = sys.argv[1:]
+    found = checks.Check(name, False, "is not there", "apt-get install it")
+    mock.patch("sensor.checks.capabilities", lambda: [found]).start()
+    mock.patch("os.geteuid", lambda: 0).start()
+from tocsin.processes import sensor
+from tocsin.settings import load
+from tocsin.cli import app
+sys.argv[1:] = ["start", "sensor"]
+app()
+"""
+
+
+@pytest.mark.parametrize(
+    ("lacks", "expected"),
+    [((), "error: sensor: not root"), (("btf",), "error: sensor: btf: is not there; mend it with: apt-get install it")],
+)
+def test_a_host_without(config: Path, lacks: tuple[str, ...], expected: str) -> None:
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, "-c", NOT_ROOT, *lacks], capture_output=True, text=True, timeout=60,
+        env={**os.environ, "TOCSIN_CONFIG": str(config)},
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert expected in done.stderr
+
+
+def test_up_starts_nothing_when_anything_is_wrong(tocsin_process: Tocsin, tmp_path: Path) -> None:
+    (tmp_path / "bad.yml").write_text(PLAYBOOK.replace("steps:", "colour: red\nsteps:"))
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules/mine.yml").write_text(RULE.replace("level: low", "level: lo"))
+    ran = tocsin_process(
+        "up",
+        environ={"TOCSIN_PLAYBOOKS_PLAYBOOKS": str(tmp_path), "TOCSIN_CORRELATOR_RULES": str(tmp_path / "rules")},
+    )
+    assert_refused(ran, "bad.yml:4: ", "mine.yml:8: ", "error: nothing was started")
+    assert not list((tmp_path / "run").glob("*.sock"))
+    assert not (tmp_path / "state/forwarder/events").exists()
