@@ -46,7 +46,7 @@ for _name in ("httpx", "httpcore"):
 
 
 class NotYet(RetryLater):
-    """The receiver asked for a pause that is not over: nothing was sent, so this was no attempt. Ask in `after_s`."""
+    """No fault of the message, so no attempt: the receiver asked for a pause, or is still starting. In `after_s`."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class Sender:
         self._thread.start()
 
     def send(self, delivery: Delivery) -> Receipt:
-        """Sends it now. Raises NotYet (not sent), RetryLater (perhaps taken: send the same again) or Rejected."""
+        """Sends it now. Raises NotYet (not taken), RetryLater (perhaps taken: send the same again) or Rejected."""
         ready = self._ready(delivery)
         self._enter(delivery, ready.url)
         started = time.monotonic()
@@ -173,7 +173,7 @@ class Sender:
         if status in (408, 425, 429) or status >= 500:
             return RetryLater(text, after_s)
         if status == 404 and "/webhook/" in urlsplit(ready.url).path and self._may_yet_appear(delivery):
-            return RetryLater(f"{text} (n8n may still be starting)", N8N_RETRY_S)
+            return NotYet(f"{text} (n8n may still be starting)", N8N_RETRY_S)
         if 300 <= status < 400:
             return Rejected(f"{text} (redirects are not followed: give the URL it leads to)")
         if status == 404 and "/webhook-test/" in urlsplit(ready.url).path:

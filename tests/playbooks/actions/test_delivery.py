@@ -137,7 +137,7 @@ def test_a_huge_explanation_is_cut(sender: Sender) -> None:
 def test_n8n_may_still_be_starting(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
     with Receiver(*[answer(404)] * 3) as receiver:
         url = f"http://127.0.0.1:{receiver.port}/webhook/abc"
-        with pytest.raises(RetryLater, match="n8n"):
+        with pytest.raises(NotYet, match="n8n"):
             sender.send(message(url))
         monkeypatch.setattr(delivery, "N8N_NOT_FOUND_S", 0.0)
         with pytest.raises(Rejected):
