@@ -37,8 +37,8 @@ DATASETS: Mapping[str, Dataset] = {
         {
             "connect": Action(
                 ("connection", "start"),
-                "A process asked for a connection. `event.outcome` is failure when it was refused, with the errno in "
-                "`error.code`. UDP has no connection: the call only sets the peer.",
+                "A process asked for a connection, and the call returned. `event.outcome` is failure when it was "
+                "refused, with the errno in `error.code`. UDP has no connection: the call only sets the peer.",
             ),
         },
         "Connections, seen in the kernel.",
@@ -46,20 +46,33 @@ DATASETS: Mapping[str, Dataset] = {
     "tocsin.container": Dataset(
         ("host",),
         {
-            "created": Action(("creation",), "A container was made."),
+            "created": Action(("info",), "A container was made."),
             "started": Action(("start",), "Its first process began."),
-            "exec_started": Action(("start",), "`docker exec` began a process in it."),
-            "exec_died": Action(("end",), "A `docker exec` ended."),
+            "restarted": Action(("change",), "It was stopped and started."),
             "paused": Action(("change",), "It was paused."),
             "unpaused": Action(("change",), "It goes on."),
-            "oom": Action(("info",), "The kernel killed a process of it for memory."),
-            "killed": Action(("change",), "It was sent a signal."),
-            "died": Action(("end",), "Its first process ended."),
-            "destroyed": Action(("deletion",), "It was removed."),
-            "network_connected": Action(("change",), "It joined a network."),
-            "network_disconnected": Action(("change",), "It left a network."),
+            "signalled": Action(("change",), "Docker sent it a signal: `tocsin.container.signal`."),
+            "stopped": Action(("end",), "Somebody stopped it."),
+            "died": Action(("end",), "Its first process ended: `tocsin.container.exit_code`."),
+            "oom": Action(("info",), "The kernel killed a process of it for want of memory."),
+            "removed": Action(("end",), "It is gone, with what it had written."),
+            "renamed": Action(("change",), "It has another name."),
+            "updated": Action(("change",), "Its limits were changed."),
+            "attached": Action(("info",), "Somebody attached to its streams."),
+            "committed": Action(("info",), "An image was made of it."),
+            "exported": Action(("info",), "Its file system was copied out whole."),
+            "copied_from": Action(("info",), "Files were copied out of it."),
+            "copied_to": Action(("change",), "Files were copied into it."),
+            "exec_started": Action(("start",), "`docker exec` began a process in it."),
+            "exec_ended": Action(("end",), "A `docker exec` ended."),
+            "network_connected": Action(("change",), "It joined the network `tocsin.container.network`."),
+            "network_disconnected": Action(("change",), "It left that network."),
+            "image_pulled": Action(("info",), "An image came from a registry."),
+            "image_loaded": Action(("info",), "An image came from an archive of images."),
+            "image_imported": Action(("info",), "An image was made of an archive of files."),
+            "image_removed": Action(("info",), "An image was removed."),
         },
-        "What Docker says of containers.",
+        "What Docker says of containers and images.",
     ),
     "tocsin.alert": Dataset(
         ("intrusion_detection",),
@@ -75,6 +88,7 @@ DATASETS: Mapping[str, Dataset] = {
             ANY: Action(
                 ("change", "denied", "info"),
                 "One step of a playbook ended; `event.action` is the name of the step's action, as in docker.pause. "
+                "For a run that was not started it is the run's state. "
                 "The result is in `tocsin.playbook.outcome`, the reason in `event.reason`.",
             ),
             "approval_requested": Action(("info",), "A step waits for a person."),

@@ -18,7 +18,7 @@ from store.document import read
 from store.housekeeping import Housekeeping, used_bytes
 from store.protocol import Options, Outcome, Page, Query, Store, StoreStatus, Written
 from store.query import Position, cursor, micros, moment
-from store.sqlite_file import connect_reader, create
+from store.sqlite_file import OutdatedFile, connect_reader, create
 from store.sqlite_query import where
 from tocsin.errors import Rejected, RetryLater, TocsinError, UsageError
 
@@ -146,7 +146,9 @@ class SqliteStore:
             with self._reading() as db:
                 return self._status(db)
         except TocsinError as e:
-            return StoreStatus(kind="sqlite", place=str(self.path), reachable=False, problem=str(e))
+            # An outdated file is one that the writer will mend: it must not keep the writer from starting.
+            usable = isinstance(e, OutdatedFile)
+            return StoreStatus(kind="sqlite", place=str(self.path), reachable=usable, problem=str(e))
 
     def _status(self, db: sqlite3.Connection | None) -> StoreStatus:
         version = f"SQLite {sqlite3.sqlite_version}"

@@ -29,16 +29,21 @@ def connect(path: Path) -> sqlite3.Connection:
     return db
 
 
+class OutdatedFile(TocsinError):
+    """The file is older than this program; the next write brings it up to date."""
+
+
 def connect_reader(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write. Raises TocsinError when the file is of another version than this program."""
+    """A connection that cannot write. Raises OutdatedFile, or TocsinError when the file is newer than this program."""
     db = connect(path)
     db.execute("PRAGMA query_only = ON")
     version = _version(db)
     if version != len(migrations()):
         db.close()
-        older = version < len(migrations())
-        remedy = "start the forwarder once, it brings the file up to date" if older else "use the newer Tocsin"
-        raise TocsinError(f"{path} is of version {version}, this Tocsin reads version {len(migrations())}: {remedy}")
+        problem = f"{path} is of version {version}, this Tocsin reads version {len(migrations())}"
+        if version < len(migrations()):
+            raise OutdatedFile(f"{problem}: start the forwarder once, it brings the file up to date")
+        raise TocsinError(f"{problem}: use the newer Tocsin")
     return db
 
 

@@ -9,6 +9,8 @@ import ecs_mappings.docs
 from ecs_mappings.datasets import DATASETS
 from ecs_mappings.event import decode, encode
 from ecs_mappings.template import field_paths
+from sensor.probes import connect, exec, exit
+from sensor.sources.lifecycle import ACTIONS
 
 _PAGE = Path(__file__).parents[2] / "docs" / "events.md"
 
@@ -43,6 +45,14 @@ def test_datasets_use_ecs_words() -> None:
         assert set(dataset.category) <= _CATEGORIES
         for action in dataset.actions.values():
             assert set(action.types) <= _TYPES
+
+
+def test_datasets_list_what_the_sensor_sends() -> None:
+    told = DATASETS["tocsin.container"].actions
+    assert {action: (type_,) for action, type_ in ACTIONS.values()} == {a: told[a].types for a in told}
+    for probe in (connect, exec, exit):
+        action = DATASETS[probe.DATASET].actions[probe.__name__.rpartition(".")[2]]
+        assert (tuple(probe.CATEGORY), tuple(probe.TYPE)) == (DATASETS[probe.DATASET].category, action.types)
 
 
 def test_facts_are_whole() -> None:

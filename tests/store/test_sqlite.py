@@ -139,6 +139,7 @@ def test_newer_version_is_refused(path: Path, opened: Callable[[], SqliteStore])
         opened().write([document("y")])
     with pytest.raises(TocsinError, match="newer"):
         opened().search(Query())
+    assert not opened().status().reachable
     assert "newer" in opened().status().problem
 
 
@@ -150,6 +151,8 @@ def test_older_version_is_brought_up_to_date_by_the_writer(path: Path, opened: C
     db.close()
     with pytest.raises(TocsinError, match="start the forwarder"):
         opened().search(Query())
+    assert opened().status().reachable
+    assert "start the forwarder" in opened().status().problem
     opened().write([document("x")])
     assert opened().count(Query()) == 1
 
