@@ -18,8 +18,10 @@ from pydantic import (
     StrictFloat,
     StrictInt,
     StrictStr,
+    field_validator,
     model_validator,
 )
+
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"^([0-9]{1,6})(ms|s|m|h|d)$")
@@ -127,9 +129,14 @@ class Match(_Model):
     def _not_empty(self) -> Match:
         if self.rules is None and self.severity is None and self.where is None:
             raise ValueError("is empty: it would match every alert; give rules, severity or where")
-        if isinstance(self.severity, str):
-            levels(self.severity)
         return self
+
+    @field_validator("severity")
+    @classmethod
+    def _known_level(cls, severity: str | list[Severity] | None) -> str | list[Severity] | None:
+        if isinstance(severity, str):
+            levels(severity)
+        return severity
 
 
 def levels(text: str) -> frozenset[str]:

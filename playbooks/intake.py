@@ -17,11 +17,10 @@ from ecs_mappings.event import Event, decode, encode
 from playbooks.document import Mode
 from playbooks.ledger import Ledger, Transaction
 from playbooks.live import Live
-from playbooks.match import value_at
 from playbooks.records import Run, RunState, run_id
 from playbooks.responses import of_run
 from playbooks.schema import Playbook
-from playbooks.values import ValueProblem, names_of
+from playbooks.values import ValueProblem, names_of, value_at
 
 log = logging.getLogger(__name__)
 

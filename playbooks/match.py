@@ -10,11 +10,14 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ecs_mappings import template as contract
 from playbooks.document import Match, Where, levels
+from playbooks.values import value_at
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 NetworkRange = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+RULE_NAMES = ("rule.id", "rule.name", "rule.uuid")
+"""Fields by which a playbook may name a rule; `rule.id` is the stem of the rule's file."""
 
 
 class Matcher:
@@ -29,22 +32,11 @@ class Matcher:
         """`alert`: values.names_of() of an alert. Only one that was `opened` matches: repeats start nothing."""
         if value_at(alert, "event.kind") != "alert" or value_at(alert, "event.action") != "opened":
             return False
-        if self._rules is not None and not self._rules & {value_at(alert, "rule.name"), value_at(alert, "rule.id")}:
+        if self._rules is not None and not any(_among(value_at(alert, path), self._rules) for path in RULE_NAMES):
             return False
-        if self._levels is not None and value_at(alert, "tocsin.alert.severity") not in self._levels:
+        if self._levels is not None and not _among(value_at(alert, "tocsin.alert.severity"), self._levels):
             return False
         return all(holds(value_at(alert, field)) for field, holds in self._where)
-
-
-def value_at(names: Mapping[str, Any], path: str) -> Any:
-    """The value of a legal field path, or None when the alert does not have it."""
-    label = contract.split_label(path)
-    value: Any = names
-    for part in (label[0] if label else path).split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
-    if label:
-        return value.get(label[1]) if isinstance(value, Mapping) else None
-    return value
 
 
 def condition(where: Where) -> Callable[[Any], bool]:
@@ -68,6 +60,10 @@ def _levels(severity: str | list[Any] | None) -> frozenset[str] | None:
     if severity is None:
         return None
     return levels(severity) if isinstance(severity, str) else frozenset(s.value for s in severity)
+
+
+def _among(value: Any, allowed: frozenset[str]) -> bool:
+    return isinstance(value, str) and value in allowed
 
 
 def _alike(a: Any, b: Any) -> bool:

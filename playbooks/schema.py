@@ -18,10 +18,10 @@ from pydantic import BaseModel, ValidationError
 from ecs_mappings import template as contract
 from playbooks import action as actions
 from playbooks.action import Action, Secrets
-from playbooks.document import Approve, Document, FailureStep, Retry, Step, Where
+from playbooks.document import Approve, Document, FailureStep, Mode, Retry, Step, Where
 from playbooks.match import Matcher, networks
 from playbooks.references import fields_by_key, may_hold_secret, names_in
-from playbooks.values import Condition, Scope, Template, ValueProblem, compiled, filled, has_template, texts
+from playbooks.values import Condition, Scope, Template, ValueProblem, as_text, compiled, filled, has_template, texts
 from tocsin import strict_yaml
 from tocsin.errors import ConfigError, Problem
 
@@ -52,8 +52,15 @@ class ReadyStep:
 
     def parameters(self, names: Mapping[str, Any]) -> BaseModel:
         """The action's parameters for one alert. ValueProblem when a template or the result does not fit."""
+        values = filled(dict(self.values), names)
+        model = self.action.parameters
         try:
-            return self.action.parameters.model_validate(filled(dict(self.values), names))
+            return model.model_validate(values)
+        except ValidationError as e:
+            # A template keeps its value's type; where a text is wanted, a number is its text.
+            wanted = {x["loc"][0] for x in e.errors() if x["type"] == "string_type" and len(x["loc"]) == 1}
+        try:
+            return model.model_validate({k: as_text(v) if k in wanted else v for k, v in values.items()})
         except ValidationError as e:
             first = e.errors(include_url=False, include_input=False)[0]
             raise ValueProblem(f"with.{'.'.join(str(x) for x in first['loc'])}: {first['msg']}") from e
@@ -113,7 +120,9 @@ def read(path: Path, *, secrets: Secrets | None = None, rules: Collection[str] |
         document = Document.model_validate(_plain(source))
     except ValidationError as e:
         raise ConfigError(_document_problems(str(path), source, e)) from e
-    checker = _Checker(str(path), source, secrets, rules)
+    # Who never runs needs no secrets: that is how a shipped playbook can name some and harm no fresh install.
+    needed = None if document.mode is Mode.DISABLED else secrets
+    checker = _Checker(str(path), source, needed, rules)
     playbook = checker.ready(document, hashlib.sha256(path.read_bytes()).hexdigest()[:12])
     if playbook is None or checker.problems:
         raise ConfigError(sorted(checker.problems, key=lambda p: p.line))
@@ -244,6 +253,9 @@ class _Checker:
                 self.problem((*place, key), "may hold a secret and so takes no template")
             else:
                 self._check_secrets((*place, key), given[key], may_hold_secret(known[key]))
+        for key, field in known.items():
+            if key not in given and isinstance(field.default, str) and may_hold_secret(field):
+                self._check_secrets(place, field.default, True)
         try:
             action.parameters.model_validate({k: v for k, v in given.items() if k in known and k not in open_keys})
         except ValidationError as e:

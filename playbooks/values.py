@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, nodes
+from jinja2 import StrictUndefined, TemplateError, TemplateSyntaxError, Undefined, UndefinedError, nodes
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
@@ -55,7 +55,7 @@ class _Sandbox(ImmutableSandboxedEnvironment):
             return obj[argument]
         if isinstance(obj, list) and isinstance(argument, int) and -len(obj) <= argument < len(obj):
             return obj[argument]
-        return self.undefined(hint=f"{argument!r} is absent")
+        return self.undefined(name=str(argument))
 
 
 _sandbox = _Sandbox(undefined=StrictUndefined, autoescape=False, cache_size=0)
@@ -114,6 +114,15 @@ def names_of(alert: Event) -> dict[str, Any]:
     return names
 
 
+def value_at(names: Mapping[str, Any], path: str) -> Any:
+    """The value of a legal path, or None when it is absent."""
+    label = contract.split_label(path)
+    value: Any = names
+    for part in [*label[0].split("."), label[1]] if label else path.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
 class Condition:
     """The expression under `if`."""
 
@@ -122,7 +131,7 @@ class Condition:
         self.source = source
         try:
             body = Parser(_sandbox, source, state="variable").parse_expression()
-            _check(body, scope)
+            self._paths = _check(body, scope)
             self._evaluate = _sandbox.compile_expression(source, undefined_to_none=False)
         except TemplateError as e:
             raise ValueProblem(f"is not an expression: {e.message}") from e
@@ -132,7 +141,7 @@ class Condition:
         try:
             return bool(self._evaluate(names))
         except (TemplateError, TypeError, ValueError, ArithmeticError) as e:
-            raise ValueProblem(str(e)) from e
+            raise ValueProblem(_why(e, self._paths, names)) from e
 
 
 class Template:
@@ -143,7 +152,7 @@ class Template:
         self.source = source
         try:
             tree = _sandbox.parse(source)
-            _check(tree, scope)
+            self._paths = _check(tree, scope)
             self._template = _sandbox.from_string(source)
             single = re.fullmatch(r"\s*\{\{(.*)\}\}\s*", source, re.DOTALL) if _is_single(tree) else None
             self._single = _sandbox.compile_expression(single[1], undefined_to_none=False) if single else None
@@ -166,12 +175,16 @@ class Template:
                 pieces.append(piece)
             return "".join(pieces)
         except (TemplateError, TypeError, ValueError, ArithmeticError) as e:
-            raise ValueProblem(str(e)) from e
+            raise ValueProblem(_why(e, self._paths, names)) from e
 
     def text(self, names: Mapping[str, Any]) -> str:
         """The same, as text."""
-        value = self.fill(names)
-        return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        return as_text(self.fill(names))
+
+
+def as_text(value: Any) -> str:
+    """A text as it is, anything else as JSON: a list must never become Python's notation."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
 def has_template(value: object) -> bool:
@@ -229,8 +242,17 @@ def _is_single(tree: nodes.Template) -> bool:
     return len([p for p in outputs if not (isinstance(p, nodes.TemplateData) and not p.data.strip())]) == 1
 
 
-def _check(tree: nodes.Node, scope: Scope) -> None:
-    """ValueProblem for every node kind, filter, test or name that is not allowed."""
+def _why(error: Exception, paths: list[str], names: Mapping[str, Any]) -> str:
+    """What this alert lacks, by its full name; else the error itself."""
+    absent = [path for path in paths if value_at(names, path) is None]
+    if isinstance(error, UndefinedError) and absent:
+        return f"{', '.join(absent)} is absent in this alert"
+    return str(error)
+
+
+def _check(tree: nodes.Node, scope: Scope) -> list[str]:
+    """The names it uses. ValueProblem for every node kind, filter, test or name that is not allowed."""
+    paths: list[str] = []
     inner = {id(n.node) for n in _all(tree) if isinstance(n, nodes.Getattr | nodes.Getitem)}
     for node in _all(tree):
         if not isinstance(node, _PLAIN):
@@ -240,7 +262,9 @@ def _check(tree: nodes.Node, scope: Scope) -> None:
         if isinstance(node, nodes.Test) and node.name not in _TESTS:
             raise ValueProblem(f"there is no test {node.name!r}; there is {', '.join(sorted(_TESTS))}")
         if isinstance(node, nodes.Name | nodes.Getattr | nodes.Getitem) and id(node) not in inner:
-            scope.check(_path(node))
+            paths.append(_path(node))
+            scope.check(paths[-1])
+    return paths
 
 
 def _all(tree: nodes.Node) -> Iterator[nodes.Node]:
