@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("ecs_mappings", "store", "elastic", "sensor", "forwarder", "correlator", "playbooks", "tocsin")
-FLOOR = {"tocsin.errors", "tocsin.strict_yaml", "tocsin.link", "tocsin.logs"}
+FLOOR = {"tocsin.errors", "tocsin.strict_yaml", "tocsin.link", "tocsin.logs", "tocsin.printable"}
 """May be imported by every package; import nothing of ours but each other."""
 
 ALLOWED: dict[str, set[str]] = {
