@@ -74,10 +74,11 @@ def test_the_step_that_changed_something_gives_the_times_not_the_message_before_
 
 
 def test_of_an_alert_that_only_sends_messages_the_arrival_verifies() -> None:
-    arrived = {"a1": (KERNEL + timedelta(milliseconds=30)).timestamp()}
-    [line] = timeline.read([alert(), response("s0", "tell", verified=None)], stored(5), arrived)
+    arrived = (KERNEL + timedelta(milliseconds=30)).timestamp()
+    [line] = timeline.read([alert(), response("s0", "tell", verified=None)], stored(5), lambda step: arrived)
     assert line.latency_ms["acted"] == 11.0
     assert line.latency_ms["verified"] == 30.0
+    assert line.steps[0].verified
 
 
 def test_an_undo_is_no_step() -> None:

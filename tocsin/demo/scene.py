@@ -37,6 +37,7 @@ class Scene:
         self.attacker = lab.container("attacker", image=image)
         self.outside = lab.outside()
         self._terminal: Terminal | None = None
+        self._web_address = self.web.address()
 
     def containers(self) -> list[Container]:
         return [self.web, self.worker, self.attacker]
@@ -55,7 +56,9 @@ class Scene:
 
     def scan(self) -> Attack:
         """The attacker tries the ports of the web server, one after the other."""
-        self.attacker.start("sh", "-c", f"for p in $(seq 1 60); do nc -w 1 {self.web.address()} $p < /dev/null; done; true")
+        self.attacker.start(
+            "sh", "-c", f"for p in $(seq 1 60); do nc -w 1 {self._web_address} $p < /dev/null; done; true"
+        )
         text = f"{self.attacker.name} scans 60 ports of {self.web.name}"
         return Attack("port-scan", self.attacker.name, text)
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from typing import Any
 
 from msgspec import UNSET
 
 from ecs_mappings.event import Event
+from playbooks import evidence
+from playbooks.records import delivery_id
 from tocsin.demo import timeline
 from tocsin.demo.report import Report
 from tocsin.demo.scene import Attack, Scene
 from tocsin.demo.show import Show
-from tocsin.demo.timeline import Line
+from tocsin.demo.timeline import Line, Step
 from tocsin.errors import TocsinError
 from tocsin.lab import Lab, responses
 from tocsin.lab.instance import Instance
@@ -64,7 +67,7 @@ class _Story:
     def run(self) -> Report:
         self._show.say(f"{CALM_S:g} s of everyday work, which must raise no alert")
         self._watch(lambda: False, CALM_S)
-        for begin in (self._scene.open_shell, self._scene.call_home, self._scene.scan):
+        for begin in (self._scene.scan, self._scene.open_shell, self._scene.call_home):
             self._attack(begin)
         self._look("after the answers", web="paused", worker_has_network=False)
         self._undo()
@@ -81,25 +84,23 @@ class _Story:
             self._report.reasons.append(f"{attack.rule} was not answered within {ANSWER_TIMEOUT_S:g} s")
 
     def _is_answered(self, attack: Attack) -> bool:
-        """Its alert is there, each run that the alert started has ended, and each step's record is in the store."""
+        """Its alert is there, each run that it started has ended, and each step is in the store and was verified."""
         lines = [line for line in self._lines() if (line.rule, line.container) == (attack.rule, attack.container)]
-        runs = [run for run in self._runs() if run["alert_id"] in {line.id for line in lines}]
-        recorded = {step.run_id for line in lines for step in line.steps}
+        steps = {(step.run_id, step.name) for line in lines for step in line.steps if step.verified}
+        runs = [run for run in self._get("/runs") if run["alert_id"] in {line.id for line in lines}]
         return (
             bool(runs)
-            and all(run["state"] in ("done", "failed") and run["id"] in recorded for run in runs)
-            and all(line.latency_ms["verified"] is not None for line in lines)
+            and all(run["state"] in ("done", "failed") for run in runs)
+            and all((run["id"], step["step_id"]) in steps for run in runs for step in self._steps(run["id"]))
         )
 
     def _undo(self) -> None:
         """As a person would with `tocsin undo now`."""
-        lines = self._lines()
-        armed = {undo["run_id"] for undo in self._get("/undos") if undo["state"] == "armed"}
-        for run_id in sorted(armed):
+        armed = [undo["run_id"] for undo in self._get("/undos?state=armed")]
+        for run_id in sorted(set(armed)):
             self._show.say(f"UNDO    run {run_id}")
             self._tocsin.client("playbooks", timeout_s=30).post(f"/undo/{run_id}")
-        expected = sum(1 for line in lines for step in line.steps if step.run_id in armed and step.verified)
-        if not self._watch(lambda: sum(len(line.undone) for line in self._lines()) >= expected, ANSWER_TIMEOUT_S):
+        if not self._watch(lambda: sum(len(x.undone) for x in self._lines()) >= len(armed), ANSWER_TIMEOUT_S):
             self._report.reasons.append(f"not every step was undone within {ANSWER_TIMEOUT_S:g} s")
 
     def _look(self, when: str, *, web: str, worker_has_network: bool) -> None:
@@ -139,28 +140,31 @@ class _Story:
         return self._tail.until(step, timeout_s)
 
     def _lines(self) -> list[Line]:
-        arrived = {alert: message.at for message in self._receiver.accepted() if (alert := _alert_id(message.body))}
-        return [
-            line
-            for line in timeline.read(self._tail.events, self._tocsin.stored(), arrived)
-            if line.container in self._names
-        ]
+        lines = timeline.read(self._tail.events, self._tocsin.stored(), self._proof)
+        return [line for line in lines if line.container in self._names]
 
-    def _runs(self) -> list[dict[str, str]]:
-        return self._get("/runs?limit=100")
+    def _proof(self, step: Step) -> float | None:
+        """Our own look at what a step did outside of containers: a message that arrived, evidence that is whole."""
+        if step.action == "webhook.post":
+            id = delivery_id(step.run_id, step.name)
+            return next(
+                (message.at for message in self._receiver.accepted() if message.id == id and message.signed), None
+            )
+        if step.action == "docker.collect":
+            target = self._tocsin.settings.state("playbooks") / "evidence" / step.run_id / step.name
+            return None if evidence.check(target) else (target / evidence.MANIFEST).stat().st_mtime
+        return None
 
-    def _get(self, path: str) -> list[dict[str, str]]:
+    def _steps(self, run_id: str) -> list[dict[str, Any]]:
+        return [step for run in self._get(f"/runs/{run_id}") for step in run["steps"]]
+
+    def _get(self, path: str) -> list[dict[str, Any]]:
+        """What the playbooks answer; a single object as a list of one. Nothing while they do not answer."""
         try:
-            found: list[dict[str, str]] = self._tocsin.client("playbooks").get(path).decoded()
+            found: Any = self._tocsin.client("playbooks").get(path).decoded()
         except TocsinError:
             return []
-        return found
-
-
-def _alert_id(body: object) -> str | None:
-    """Of the alert that a received message carries."""
-    event = body.get("alert", body) if isinstance(body, dict) else {}
-    return event.get("event", {}).get("id") if isinstance(event, dict) else None
+        return found if isinstance(found, list) else [found]
 
 
 def _lost(event: Event) -> int:

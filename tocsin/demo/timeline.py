@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from msgspec import UNSET, UnsetType
@@ -21,8 +21,12 @@ class Step:
     run_id: str
     outcome: str
     verified: bool | None
-    """None of an action that changes nothing here, so that there is nothing to look at again."""
+    """None of an action that changes no container: Tocsin itself does not look again."""
     latency: Latency | UnsetType
+
+
+Prove = Callable[[Step], float | None]
+"""When (time.time()) somebody outside saw the effect of a step; None when nobody has."""
 
 
 @dataclass
@@ -42,11 +46,11 @@ class Line:
         return any(step.verified for step in self.steps)
 
 
-def read(events: Sequence[Event], stored: Mapping[str, int], arrived: Mapping[str, float] | None = None) -> list[Line]:
+def read(events: Sequence[Event], stored: Mapping[str, int], prove: Prove = lambda _: None) -> list[Line]:
     """One line for each opened alert, in their order.
 
-    `stored`: alert id -> time.time_ns() when the store had taken it, as the forwarder's status tells. `arrived`: alert
-    id -> time.time() when its message was received; of an alert that only sends messages, the arrival is what verifies.
+    `stored`: alert id -> time.time_ns() when the store had taken it, as the forwarder's status tells. `prove` is asked
+    about each step that Tocsin does not verify by itself.
     """
     alerts = [event for event in events if event.event.kind == "alert" and event.event.action == "opened"]
     lines = {alert.event.id: _line(alert) for alert in alerts}
@@ -58,8 +62,11 @@ def read(events: Sequence[Event], stored: Mapping[str, int], arrived: Mapping[st
         _time_steps(line)
         if alert.event.id in stored:
             line.latency_ms["stored"] = _since(alert, stored[alert.event.id] / 1e9)
-        if line.latency_ms["verified"] is None and alert.event.id in (arrived or {}):
-            line.latency_ms["verified"] = _since(alert, (arrived or {})[alert.event.id])
+        for step in line.steps:
+            if step.verified is None and (proven := prove(step)) is not None:
+                step.verified = True
+                if line.latency_ms["verified"] is None:
+                    line.latency_ms["verified"] = _since(alert, proven)
     return list(lines.values())
 
 
@@ -83,6 +90,8 @@ def _add_step(lines: Mapping[str, Line], event: Event) -> None:
     if reference is UNSET or reference.alert_id is UNSET or reference.alert_id not in lines:
         return
     assert event.tocsin is not UNSET
+    if event.event.action == "delivered":  # of a step that has its own event, from when it was queued
+        return
     line = lines[reference.alert_id]
     verified = None if reference.verified is UNSET else reference.verified
     step = Step(

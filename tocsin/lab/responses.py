@@ -16,8 +16,8 @@ URL_SECRET, KEY_SECRET = "LAB_RECEIVER", "LAB_RECEIVER_KEY"
 def scoped(run: str, *, undo_after: str | None = None) -> dict[str, str]:
     """File name -> text of every shipped playbook, for the containers of one lab run alone.
 
-    Nobody is there to approve, so nothing asks, and a lab has many targets, so none is too many. `undo_after` replaces
-    the time after which steps are undone.
+    A lab has many targets, so none is too many. `notify` is switched on and tells the receiver, signed. `undo_after`
+    replaces the time after which steps are undone.
     """
     files = {path.name: yaml.safe_load(path.read_text()) for path in sorted(SHIPPED.glob("*.yml"))}
     return {
@@ -33,13 +33,14 @@ def secrets(receiver: Receiver) -> dict[str, str]:
 def _scoped(document: dict[str, Any], run: str, undo_after: str | None) -> dict[str, Any]:
     ours = {"field": f"container.labels.{runs.LABEL}", "equals": run}
     match = {**document["match"], "where": [*document["match"].get("where", []), ours]}
-    steps = [_step(step, undo_after) for step in document["steps"]]
+    # There is no Slack in a lab.
+    steps = [_step(step, undo_after) for step in document["steps"] if step["uses"] != "slack.send"]
     kept = {key: value for key, value in document.items() if key != "limits"}
-    return {**kept, "match": match, "steps": steps}
+    return {**kept, "mode": "enforce", "match": match, "steps": steps}
 
 
 def _step(step: dict[str, Any], undo_after: str | None) -> dict[str, Any]:
-    kept = {key: value for key, value in step.items() if key != "approve"}
-    if undo_after is not None and "undo" in kept:
-        kept["undo"] = {"after": undo_after}
-    return kept
+    if step["uses"] == "webhook.post":
+        told = {"url": f"${{secret:{URL_SECRET}}}", "hmac": f"${{secret:{KEY_SECRET}}}"}
+        return {**step, "with": {**step["with"], **told}}
+    return {**step, "undo": {"after": undo_after}} if undo_after is not None and "undo" in step else step
