@@ -22,7 +22,6 @@ from pydantic import (
     model_validator,
 )
 
-
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"^([0-9]{1,6})(ms|s|m|h|d)$")
 MAX_DURATION_S = 365 * 86400.0

@@ -69,7 +69,7 @@ class Outbox:
         self._secrets = secrets
         self._timers = timers
         self._ended = ended
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._lanes: dict[str, deque[str]] = {}
         self._waiting: deque[tuple[str, str]] = deque()
         self._stopped = False
@@ -97,9 +97,11 @@ class Outbox:
         self.posted([again])
         return again
 
-    def stop(self) -> None:
-        """Begins nothing new; what is not delivered is in the ledger."""
-        self._stopped = True
+    def stop(self, within_s: float) -> bool:
+        """Begins nothing new; what is not delivered is in the ledger. False when some were still sending after that."""
+        with self._lock:
+            self._stopped = True
+            return self._lock.wait_for(lambda: not self._lanes, within_s)
 
     def _due(self, message: Message) -> None:
         lane = self._lane(message)
@@ -151,6 +153,7 @@ class Outbox:
                     self._open(name, id)
                 else:
                     self._waiting.append((name, id))
+            self._lock.notify_all()
 
     def _attempt(self, id: str) -> None:
         message = self._ledger.message(id)

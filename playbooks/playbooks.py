@@ -88,11 +88,13 @@ class Playbooks:
         self._emitter.notify()
 
     def stop(self, within_s: float = 10.0) -> None:
-        """Lets steps that are acting end, up to that time; everything else goes on at the next start."""
+        """Lets what is acting or sending end, up to that time in all; everything else goes on at the next start."""
+        deadline = time.monotonic() + within_s
         self._stopping.set()
-        self._outbox.stop()
         self._timers.stop()
-        clean = self._runs.stop(within_s) and self._undo_pool.stop(within_s)
+        clean = True
+        for end in (self._runs.stop, self._undo_pool.stop, self._outbox.stop):
+            clean &= end(max(0.0, deadline - time.monotonic()))
         self._emitter.stop()
         with self._ledger.writing():
             pass  # what was emitted is noted with a commit

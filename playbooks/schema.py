@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +27,6 @@ from tocsin.errors import ConfigError, Problem
 SHIPPED = Path(__file__).parent / "library"
 """The directory of the playbooks that come with Tocsin."""
 
-log = logging.getLogger(__name__)
 Place = tuple[str | int, ...]
 """Way from a document's top to one value: ("steps", 0, "with")."""
 
@@ -90,14 +88,16 @@ def load(
 ) -> list[Playbook]:
     """The playbooks of all *.yml and *.yaml files in the directories (or files), sorted by name.
 
-    A file in a later directory stands in for one of the same file name in an earlier one. A directory that is not
-    there is an empty one. `secrets`: used to see that each secret can be read, its value is dropped; None: not
-    checked. `rules`: names and ids of all rules; None: not checked. Raises one ConfigError with all problems.
+    A file in a later directory stands in for one of the same file name in an earlier one. `secrets`: used to see that
+    each secret can be read, its value is dropped; None: not checked. `rules`: names and ids of all rules; None: not
+    checked. Raises one ConfigError with all problems.
     """
     files: dict[str, Path] = {}
-    for directory in directories:
-        files |= {path.name: path for path in _files(directory)}
     problems: list[Problem] = []
+    for directory in directories:
+        if not directory.exists():
+            problems.append(Problem(str(directory), 0, "is not there"))
+        files |= {path.name: path for path in _files(directory)}
     found: dict[str, Playbook] = {}
     for path in files.values():
         try:
@@ -307,7 +307,6 @@ def _files(directory: Path) -> list[Path]:
     if directory.is_file():
         return [directory]
     if not directory.is_dir():
-        log.info("no playbooks in %s: there is no such directory", directory)
         return []
     return sorted(p for p in directory.iterdir() if p.suffix in (".yml", ".yaml") and not p.name.startswith("."))
 

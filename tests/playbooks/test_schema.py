@@ -178,8 +178,10 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load([tmp_path])
 
 
-def test_no_directory_is_no_playbooks(tmp_path: Path) -> None:
-    assert load([tmp_path / "none"]) == []
+def test_a_directory_that_is_not_there_is_no_empty_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none: is not there"):
+        load([tmp_path / "none"])
+    assert load([tmp_path]) == []
 
 
 def test_shipped_playbooks_load_without_secrets_and_name_rules_that_exist() -> None:
