@@ -80,13 +80,20 @@ class Reader:
             self._file: BinaryIO = path.open("rb")
         except OSError as e:
             raise TocsinError(f"{path} cannot be read: {e.strerror}") from e
+        try:
+            self.identity = self._begin()
+        except TocsinError:
+            self._file.close()
+            raise
+
+    def _begin(self) -> Identity:
         if self._file.read(len(MAGIC)) != MAGIC:
-            raise TocsinError(f"{path} is no capture of this version of Tocsin (byte 0)")
+            raise TocsinError(f"{self._path} is no capture of this version of Tocsin (byte 0)")
         first = self._block()
         if first is None:
             raise self._broken(len(MAGIC), "it ends before it begins")
         try:
-            self.identity = msgspec.json.decode(first, type=Identity)
+            return msgspec.json.decode(first, type=Identity)
         except msgspec.MsgspecError as e:
             raise self._broken(len(MAGIC), str(e)) from e
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 5
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 MAX_QUESTIONS = 1024
-_ERRORS = (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError)
+ERRORS = (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError)
 """What the SDK raises, and what answers provoke that are not Docker's."""
 
 
@@ -97,7 +97,7 @@ class DockerSource:
                 for event in self._stream:
                     self._take(event)
                 self._disconnect("dockerd closed the event stream")
-            except _ERRORS as e:
+            except ERRORS as e:
                 self._disconnect(_reason(e))
             self._stopping.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
             failures += 1
@@ -152,7 +152,7 @@ class DockerSource:
                     self._tell(client, question)
                 else:
                     self._list(client)
-            except _ERRORS as e:
+            except ERRORS as e:
                 client = None
                 self.detail = _reason(e)
                 if question:
