@@ -18,5 +18,12 @@ class ForwarderLink:
 
     def rewind(self, *, offset: int | None = None, seconds: float | None = None) -> Mapping[str, int]:
         how_far = f"offset={offset}" if offset is not None else f"seconds={seconds or 0.0}"
-        reply: Mapping[str, int] = self._client.post(f"/rewind?topic=events&sink=correlator&{how_far}").decoded()
+        try:
+            reply: Mapping[str, int] = self._client.post(f"/rewind?topic=events&sink=correlator&{how_far}").decoded()
+        finally:
+            self._client.close()  # asked rarely, and each time from another thread
         return reply
+
+    def close(self) -> None:
+        """Closes the connection that this thread's posts have kept."""
+        self._client.close()

@@ -11,6 +11,7 @@ import msgspec
 from correlator import fields
 from correlator.ruleset import LogSource
 from ecs_mappings.event import ECS_VERSION, Event
+from ecs_mappings.template import field_paths
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 STEP_S = 0.1
@@ -35,7 +36,7 @@ def event(partials: Sequence[Mapping[str, Any]], index: int, logsource: LogSourc
         raise ValueError("at_s must be a number of seconds")
     content.setdefault("@timestamp", START + timedelta(seconds=at_s))
     for path in _paths(content, ()):
-        if fields.find(path) is None:
+        if fields.find(path) is None and not any(known.startswith(f"{path}.") for known in field_paths()):
             raise ValueError(f"unknown field {path!r}: no event has it")
     try:
         return msgspec.convert(content, Event)

@@ -1,7 +1,8 @@
 """Counting within a span of event time, with bounded memory: the state behind Sigma's event_count and value_count.
 
-Times are microseconds since the epoch. Events may arrive out of order by up to TOLERANCE_US without being missed; a
-repeated event changes nothing. What does not fit is dropped oldest first, and counted.
+Times are microseconds since the epoch. Events may arrive out of order by up to TOLERANCE_US without being missed; only an
+older sighting of a value that was meanwhile seen later is passed over. A repeated event changes nothing. What does not
+fit is dropped oldest first, and counted.
 """
 
 from __future__ import annotations
@@ -95,9 +96,7 @@ class Windows:
         self.dropped += counter.drop_before(horizon, self._keep)
         self._entries += len(counter.entries) - before
         self._evict(newest)
-        if not fresh and self._window.type == "event_count":
-            return None
-        return self._evidence(counter.entries, time_us, newest, event_id)
+        return self._evidence(counter.entries, time_us, newest, event_id) if fresh else None
 
     def _evidence(self, entries: list[Entry], time_us: int, newest: int, event_id: str) -> Evidence | None:
         """Looks at the window that ends with the newest entry, then for a late event at every one that holds it."""
