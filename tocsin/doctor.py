@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Every check, as it is done; each guarded, so one that breaks is itself a finding and hides no other."""
-    for look in (_user, _sensor, _docker, _directories, _disk, _memory, _clock, _sockets, _inputs, _store):
+    for look in (_sensor, _docker, _directories, _disk, _memory, _clock, _sockets, _inputs, _store):
         yield from _guarded(look, settings)
 
 
@@ -43,19 +43,12 @@ def _guarded(look: Callable[[Settings], Iterator[Check]], settings: Settings) ->
         yield Check(look.__name__.strip("_"), "fail", f"could not be checked: {type(e).__name__}: {e}")
 
 
-def _user(_: Settings) -> Iterator[Check]:
-    if os.geteuid() == 0:
-        yield Check("user", "ok", "root")
-    else:
-        yield Check("user", "fail", f"uid {os.geteuid()}: loading BPF programs needs root", "sudo tocsin up")
-
-
 def _sensor(_: Settings) -> Iterator[Check]:
     from sensor.checks import capabilities
 
     for found in capabilities():
-        if found.name not in {"docker", "root", "user"}:  # looked at here, with the settings in hand
-            yield Check(found.name, "ok" if found.ok else "fail", found.detail, "" if found.ok else found.remedy)
+        state: State = "ok" if found.ok else "fail" if found.needed else "warn"
+        yield Check(found.name, state, found.detail, "" if found.ok else found.remedy)
 
 
 def _docker(settings: Settings) -> Iterator[Check]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,8 +21,6 @@ SIBLINGS_EVERY_S = 1.0
 def prepare(settings: Settings) -> SensorProcess:
     """Refuses a host where nothing can be captured: ConfigError with each reason and what mends it."""
     lacking = [c for c in capabilities() if c.needed and not c.ok]
-    if os.geteuid() != 0:
-        raise ConfigError([Problem("sensor", 0, "not root: loading BPF programs needs it; run: sudo tocsin up")])
     if lacking:
         raise ConfigError([Problem(f"sensor: {c.name}", 0, f"{c.detail}; mend it with: {c.remedy}") for c in lacking])
     return SensorProcess(settings)
