@@ -18,7 +18,8 @@ from tocsin.errors import ConfigError, Problem
 from tocsin.strict_yaml import Mapping, Sequence
 
 _SECTIONS = ("networks", "images", "labels")
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*(?:/[A-Za-z0-9][A-Za-z0-9._-]*)*(?:/\*)?")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_IMAGE = re.compile(rf"(?:{_NAME}:[0-9]+/)?{_NAME}(?:/{_NAME})*(?:/\*)?")
 
 
 def load(file: Path) -> Node:

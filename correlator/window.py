@@ -1,8 +1,8 @@
 """Counting within a span of event time, with bounded memory: the state behind Sigma's event_count and value_count.
 
-Times are microseconds since the epoch. Events may arrive out of order by up to TOLERANCE_US without being missed; only an
-older sighting of a value that was meanwhile seen later is passed over. A repeated event changes nothing. What does not
-fit is dropped oldest first, and counted.
+Times are microseconds since the epoch. Events may arrive out of order by up to TOLERANCE_US without being missed; only
+an older sighting of a value that was meanwhile seen later is passed over. A repeated event changes nothing. What does
+not fit is dropped oldest first, and counted.
 """
 
 from __future__ import annotations
