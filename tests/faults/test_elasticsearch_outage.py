@@ -70,7 +70,7 @@ def test_nothing_is_missing_after_an_outage_and_the_response_did_not_wait() -> N
         ) as tocsin,
     ):
         target = lab.container("target")
-        producer = Producer(tocsin.client("forwarder"), RATE)
+        producer = Producer(tocsin, RATE)
         middle = int(RATE * (2 + OUTAGE_S / 2))
         records = (
             shell(run, n, target.id, target.name, {runs.LABEL: lab.run}) if n == middle else record

@@ -56,7 +56,7 @@ def test_each_process_in_turn_under_2000_events_a_second() -> None:
     ):
         targets = [lab.container(f"target{n}") for n in range(2 * len(VICTIMS))]
         run = runs.new()
-        producer = Producer(tocsin.client("forwarder"), RATE)
+        producer = Producer(tocsin, RATE)
         records = load(run, lab, targets)
         sending = threading.Thread(target=producer.send, args=(records,))
         start = time.monotonic()
@@ -103,7 +103,7 @@ def test_an_undo_that_fell_due_while_nothing_ran_is_done_at_the_next_start() -> 
             target = lab.container("target")
             run = runs.new()
             shells = iter([shell(run, 0, target.id, target.name, {runs.LABEL: lab.run})])
-            Producer(tocsin.client("forwarder"), RATE).send(shells)
+            Producer(tocsin, RATE).send(shells)
             target.wait_for("paused")
             kill_all(tocsin)
             time.sleep(4)

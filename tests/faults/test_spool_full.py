@@ -25,7 +25,7 @@ def test_what_the_store_did_not_get_is_counted_and_becomes_an_event() -> None:
     run = runs.new()
     with Instance({"forwarder": {"spool_mib": SPOOL_MIB, "retain_s": 0}}) as tocsin:
         store = tocsin.store()
-        producer = Producer(tocsin.client("forwarder"), rate_per_s=1e9, batch=500)
+        producer = Producer(tocsin, rate_per_s=1e9, batch=500)
         producer.send(execs(run, 1))
         tail = Tail(store, begun)
         assert tail.until(lambda: any(e.event.id == event_id(run, 0) for e in tail.events), 10)

@@ -48,7 +48,7 @@ def _through(tocsin: Instance, store: Store, records: Iterator[bytes], total: in
     made = list(records)
     before = store.count(_everything)
     begun = time.monotonic()
-    Producer(tocsin.client("forwarder"), rate_per_s=1e9, batch=BATCH).send(iter(made))
+    Producer(tocsin, rate_per_s=1e9, batch=BATCH).send(iter(made))
     taken = time.monotonic() - begun
     while store.count(_everything) - before < total:
         if time.monotonic() - begun > TIMEOUT_S:

@@ -99,7 +99,8 @@ class _Story:
         armed = [undo["run_id"] for undo in self._get("/undos?state=armed")]
         for run_id in sorted(set(armed)):
             self._show.say(f"UNDO    run {run_id}")
-            self._tocsin.client("playbooks", timeout_s=30).post(f"/undo/{run_id}")
+            with self._tocsin.client("playbooks", timeout_s=30) as client:
+                client.post(f"/undo/{run_id}")
         if not self._watch(lambda: sum(len(x.undone) for x in self._lines()) >= len(armed), ANSWER_TIMEOUT_S):
             self._report.reasons.append(f"not every step was undone within {ANSWER_TIMEOUT_S:g} s")
 
@@ -161,7 +162,8 @@ class _Story:
     def _get(self, path: str) -> list[dict[str, Any]]:
         """What the playbooks answer; a single object as a list of one. Nothing while they do not answer."""
         try:
-            found: Any = self._tocsin.client("playbooks").get(path).decoded()
+            with self._tocsin.client("playbooks") as client:
+                found: Any = client.get(path).decoded()
         except TocsinError:
             return []
         return found if isinstance(found, list) else [found]

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -128,8 +128,11 @@ class Instance:
         """A reader of its own; close it."""
         return storage.open_store(self.settings)
 
-    def client(self, process: str, timeout_s: float = 10.0) -> link.Client:
-        return link.Client(self.settings.socket(process), timeout_s)
+    @contextlib.contextmanager
+    def client(self, process: str, timeout_s: float = 10.0) -> Iterator[link.Client]:
+        """Speaks to the process's socket, in the thread that asks, until the block ends."""
+        with contextlib.closing(link.Client(self.settings.socket(process), timeout_s)) as client:
+            yield client
 
     def stored(self) -> dict[str, int]:
         """Alert id -> time.time_ns() when the store had taken it; of the newest few thousand."""
@@ -141,8 +144,9 @@ class Instance:
         deadline = time.monotonic() + START_TIMEOUT_S
         while True:
             try:
-                answer: dict[str, Any] = self.client(process).get("/status").decoded()
-                return answer
+                with self.client(process) as client:
+                    answer: dict[str, Any] = client.get("/status").decoded()
+                    return answer
             except TocsinError:
                 if time.monotonic() > deadline:
                     raise

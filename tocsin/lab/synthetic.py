@@ -23,6 +23,7 @@ from ecs_mappings.event import (
 )  # fmt: skip
 from tocsin import link
 from tocsin.errors import RetryLater, TocsinError
+from tocsin.lab.instance import Instance
 
 _HOST = Host(id="lab", name="lab")
 
@@ -78,10 +79,10 @@ def _exec(
 
 
 class Producer:
-    """Posts records to a forwarder at a steady rate, and sends again what it could not say was taken."""
+    """Posts records to the forwarder at a steady rate, and sends again what it could not say was taken."""
 
-    def __init__(self, client: link.Client, rate_per_s: float, batch: int = 100) -> None:
-        self._client = client
+    def __init__(self, tocsin: Instance, rate_per_s: float, batch: int = 100) -> None:
+        self._tocsin = tocsin
         self._rate = rate_per_s
         self._batch = batch
         self.sent = 0
@@ -92,16 +93,17 @@ class Producer:
     def send(self, records: Iterator[bytes], timeout_s: float = 120.0) -> None:
         """TocsinError when one batch was not taken within `timeout_s`."""
         begun = time.monotonic()
-        while batch := list(itertools.islice(records, self._batch)):
-            self._send_batch(b"".join(record + b"\n" for record in batch), timeout_s)
-            self.sent += len(batch)
-            time.sleep(max(0.0, begun + self.sent / self._rate - time.monotonic()))
+        with self._tocsin.client("forwarder") as client:
+            while batch := list(itertools.islice(records, self._batch)):
+                self._send_batch(client, b"".join(record + b"\n" for record in batch), timeout_s)
+                self.sent += len(batch)
+                time.sleep(max(0.0, begun + self.sent / self._rate - time.monotonic()))
 
-    def _send_batch(self, body: bytes, timeout_s: float) -> None:
+    def _send_batch(self, client: link.Client, body: bytes, timeout_s: float) -> None:
         deadline = time.monotonic() + timeout_s
         while True:
             try:
-                self._client.post("/events", body)
+                client.post("/events", body)
                 return
             except RetryLater as e:
                 if time.monotonic() > deadline:
