@@ -115,6 +115,7 @@ class Lane:
         finally:
             self._state = "stopped"
             self._reader.close()
+            self._sink.close()
 
     def _next(self) -> tuple[Batch, int] | None:
         """The next batch, claimed, with the position's generation; None when stopping."""

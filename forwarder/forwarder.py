@@ -40,7 +40,9 @@ class Forwarder:
     def __init__(
         self, directory: Path, sinks: Mapping[str, Sink], limits: Limits | None = None, boot_id: str | None = None
     ) -> None:
-        """Opens the spool in `directory` (made if missing) and repairs it. TocsinError when another one has it open.
+        """Opens the spool in `directory` (made if missing) and repairs it.
+
+        TocsinError when another forwarder has it open, or the system does not let us read or write there.
 
         A sink that was not here before starts at the oldest record that is kept.
         """
@@ -50,7 +52,11 @@ class Forwarder:
         self._taking = False
         self._losses = Losses()
         self._cursor_file = CursorFile(directory / "cursors.json")
-        self._spools = self._open_spools(directory, boot_id or _boot_id())
+        try:
+            self._spools = self._open_spools(directory, boot_id or _boot_id())
+        except OSError as e:
+            os.close(self._lock_fd)
+            raise TocsinError(f"the spool in {directory} cannot be opened: {e}") from e
         self._letters = {
             name: DeadLetters(
                 directory / "dead_letters", name, self._limits.dead_letter_bytes, partial(self._letters_dropped, name)

@@ -6,7 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-from forwarder.spool import Spool, is_full
+from forwarder.files import is_full
+from forwarder.spool import Spool
 from tocsin.errors import RetryLater
 
 log = logging.getLogger(__name__)

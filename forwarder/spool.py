@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import bisect
 import contextlib
-import errno
 import os
 import threading
 import time
@@ -276,8 +275,3 @@ class Spool:
     def _write_state(self, state: _State) -> None:
         self._state = state
         replace(self.directory / _STATE, msgspec.json.encode(state), sync=True)
-
-
-def is_full(error: OSError) -> bool:
-    """The disk, or our share of it, is used up."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)

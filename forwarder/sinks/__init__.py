@@ -39,3 +39,7 @@ class Sink(Protocol):
         (the batch is then halved until the record at fault stands alone).
         """
         ...
+
+    def close(self) -> None:
+        """Lets go of what the calling thread holds: each delivering thread calls it once, at its end."""
+        ...

@@ -17,3 +17,6 @@ class CorrelatorSink:
     def deliver(self, topic: str, offset: int, lines: Sequence[bytes]) -> list[Outcome | None]:
         self._client.post("/events", b"\n".join([*lines, b""]), {OFFSET_HEADER: str(offset)})
         return [None] * len(lines)
+
+    def close(self) -> None:
+        self._client.close()

@@ -40,6 +40,9 @@ class MemorySink:
             self._changed.notify_all()
         return outcomes
 
+    def close(self) -> None:
+        """Nothing: what was taken stays readable."""
+
     def taken(self, topic: str) -> list[tuple[int, bytes]]:
         """(offset, line) in the order of delivery, repeats included."""
         with self._changed:

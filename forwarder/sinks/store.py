@@ -53,6 +53,9 @@ class StoreSink:
         written = self._store.write(lines)
         return [_outcome(topic, line, w) for line, w in zip(lines, written, strict=True)]
 
+    def close(self) -> None:
+        """Nothing: the store belongs to whoever handed it in."""
+
 
 def _outcome(topic: str, line: bytes, written: Written) -> Outcome | None:
     if written.outcome == "rejected":

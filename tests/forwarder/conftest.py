@@ -16,23 +16,34 @@ from forwarder.limits import Limits
 from forwarder.sinks import Sink
 from tocsin.link import Routes, serving
 
-OpenForwarder = Callable[..., Forwarder]
 Serve = Callable[[str, Routes], contextlib.AbstractContextManager[Path]]
 
 
-@pytest.fixture
-def opened(tmp_path: Path) -> Iterator[OpenForwarder]:
-    """Makes and starts a forwarder in tmp_path/"spool"; stops all at the end."""
-    made: list[Forwarder] = []
+class Opener:
+    """Makes and starts forwarders, in tmp_path/"spool" unless told otherwise."""
 
-    def make(sinks: Mapping[str, Sink], limits: Limits | None = None, directory: Path | None = None) -> Forwarder:
-        forwarder = Forwarder(directory or tmp_path / "spool", sinks, limits)
-        made.append(forwarder)
+    def __init__(self, tmp_path: Path) -> None:
+        self._tmp_path = tmp_path
+        self.made: list[Forwarder] = []
+
+    def __call__(
+        self, sinks: Mapping[str, Sink], limits: Limits | None = None, directory: Path | None = None
+    ) -> Forwarder:
+        forwarder = Forwarder(directory or self._tmp_path / "spool", sinks, limits)
+        self.made.append(forwarder)
         forwarder.start()
         return forwarder
 
-    yield make
-    for forwarder in made:
+    def last(self) -> Forwarder:
+        return self.made[-1]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opener]:
+    """Stops all that it made at the end."""
+    opener = Opener(tmp_path)
+    yield opener
+    for forwarder in opener.made:
         forwarder.stop(0)
 
 

@@ -102,6 +102,13 @@ def test_one_directory_has_one_forwarder(opened: Any, tmp_path: Path) -> None:
         Forwarder(tmp_path / "spool", {"store": MemorySink()})
 
 
+def test_a_directory_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    (tmp_path / "spool" / "events").write_text("a file")
+    with pytest.raises(TocsinError, match="cannot be opened"):
+        Forwarder(tmp_path / "spool", {"store": MemorySink()})
+
+
 @pytest.mark.parametrize("name", ["../up", "inbox", "", "A", "a" * 41])
 def test_a_sink_name_is_a_plain_word(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="cannot be a sink"):
@@ -168,10 +175,14 @@ def test_a_damaged_record_is_counted_for_every_sink_and_told(opened: Any, tmp_pa
 
 def test_losses_are_not_told_again_after_a_restart(opened: Any, tmp_path: Path) -> None:
     test_a_damaged_record_is_counted_for_every_sink_and_told(opened, tmp_path)
-    third = MemorySink(("events",))
-    forwarder = opened({"a": third, "b": MemorySink(("events",))}, directory=tmp_path / "other")
+    forwarder: Forwarder = opened.last()
     forwarder.stop()
-    assert loss_counts(third) == []
+    sink = MemorySink(("events",))
+    again = opened({"a": sink, "b": MemorySink(("events",))})
+    again.take("events", [b"after"])
+    sink.wait("events", 1)
+    again.stop()
+    assert loss_counts(sink) == [] and again.status()["sinks"]["b"]["events"]["lost"] == 0
 
 
 def test_delivered_segments_are_kept_for_the_retention_and_then_go(opened: Any) -> None:
@@ -219,7 +230,7 @@ def test_a_rewind_survives_a_kill(opened: Any, tmp_path: Path) -> None:
     until(lambda: b"10" in _read(tmp_path / "spool" / "cursors.json"))
     sink.refuse = Closed()
     forwarder.rewind("events", "store", offset=4)
-    assert _read(tmp_path / "spool" / "cursors.json") == b'{"events":{"store":4}}'
+    assert _read(tmp_path / "spool" / "cursors.json").strip() == b'{"events":{"store":4}}'
 
 
 def test_after_a_power_cut_sinks_skip_nothing_and_are_told(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,9 @@ import pytest
 
 from forwarder.forwarder import Forwarder
 from forwarder.limits import Limits
+from forwarder.reader import Reader
 from forwarder.sinks.memory import MemorySink
+from forwarder.spool import Spool
 from tocsin.errors import RetryLater
 
 # The spool's own bound is far above the disk's: only the disk says no.
@@ -75,7 +78,9 @@ def test_what_no_sink_has_goes_last_and_is_counted(opened: Any, small_disk: Path
     assert lost + len(dead.taken("events")) == status["topics"]["events"]["next"]
 
 
-def test_when_others_fill_the_disk_producers_hold_until_there_is_room(opened: Any, small_disk: Path) -> None:
+def test_when_others_fill_the_disk_producers_hold_until_there_is_room(
+    opened: Any, small_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     sink = MemorySink(("events",), refuse=Gate())
     forwarder = opened({"store": sink}, LIMITS, small_disk / "spool")
     taken = [forwarder.take("events", [b"first"])]
@@ -87,7 +92,8 @@ def test_when_others_fill_the_disk_producers_hold_until_there_is_room(opened: An
         except RetryLater as e:
             assert e.after_s is not None and "No space left" in str(e)
             refused += 1
-    assert refused > 0
+    assert refused > 1
+    assert sum("cannot be written" in record.message for record in caplog.records) == 1, "said once, not each time"
     (small_disk / "filler").unlink()
     taken.append(forwarder.take("events", [b"last"]))
     sink.refuse = None
@@ -114,3 +120,33 @@ def test_a_spool_on_a_full_disk_opens_again(opened: Any, small_disk: Path) -> No
     second = opened({"store": sink}, LIMITS, small_disk / "spool")
     assert second.take("events", [b"c"]) == count
     assert dict(sink.wait("events", count + 1))[count] == b"c"
+
+
+def test_a_dropped_segment_frees_its_room_though_a_reader_has_it_open(small_disk: Path) -> None:
+    spool = Spool(small_disk / "spool", max_bytes=1 << 30, segment_bytes=1 << 19, boot_id="b")
+    for _ in range(20):
+        spool.append(BATCH)
+    reader = Reader(spool)
+    reader.read(0, 1, 1)
+    before, size = shutil.disk_usage(small_disk).free, spool.size_bytes
+    assert spool.drop_oldest()
+    freed = shutil.disk_usage(small_disk).free - before
+    assert freed >= size - spool.size_bytes > 400_000
+    assert reader.read(5, 1, 1).offset == spool.first_offset
+    reader.close()
+    spool.close()
+
+
+def test_a_restart_on_a_full_disk_delivers_what_is_there(opened: Any, small_disk: Path) -> None:
+    sink = MemorySink(("events",), refuse=Gate())
+    first = opened({"store": sink}, LIMITS, small_disk / "spool")
+    first.take("events", [b"a", b"b"])
+    until(lambda: (small_disk / "spool" / "cursors.json").exists())
+    first.stop(0)
+    fill(small_disk / "filler")
+    sink.refuse = None
+    for n in (1, 2):
+        again = opened({"store": sink}, LIMITS, small_disk / "spool")
+        assert sink.wait("events", 2 * n)[-2:] == [(0, b"a"), (1, b"b")]
+        assert again.rewind("events", "store", offset=0)["offset"] == 0
+        again.stop(0)

@@ -55,6 +55,9 @@ class Moody:
             raise RetryLater("the answer was lost")
         return outcomes
 
+    def close(self) -> None:
+        pass
+
 
 class NoLoss(RuleBasedStateMachine):
     def __init__(self) -> None:
@@ -171,5 +174,5 @@ def in_order(taken: list[tuple[int, bytes]]) -> None:
 
 TestNoLoss = NoLoss.TestCase
 TestNoLoss.settings = settings(
-    max_examples=40, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -7,7 +7,8 @@ import contextlib
 import importlib
 import pkgutil
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import forwarder.sinks
+from forwarder.limits import Limits
 from forwarder.sinks import Outcome, Sink
 from forwarder.sinks.correlator import CorrelatorSink
 from forwarder.sinks.memory import MemorySink
@@ -57,6 +59,7 @@ class Receiver:
         self.got: list[tuple[str, int, bytes]] = []
         self.error: Exception | None = None
         self.hang = threading.Event()
+        self.broken = threading.Event()
 
     def routes(self) -> Routes:
         async def take(path: str, request: Request) -> Reply:
@@ -64,6 +67,8 @@ class Receiver:
                 await asyncio.sleep(0.01)
             if self.error is not None:
                 raise self.error
+            if self.broken.is_set():
+                return Reply(500, b"{}")
             self.got.append((path, request.offset(), request.body))
             return Reply()
 
@@ -167,3 +172,44 @@ class TestOverASocket:
         with serve("refuses", receiver.routes()) as path, pytest.raises(expected) as raised:
             self.deliver(kind, path)
         assert getattr(raised.value, "after_s", None) == after_s
+
+
+def test_a_receiver_dead_then_hanging_then_broken_gets_all_in_the_end(opened: Any, serve: Any, tmp_path: Path) -> None:
+    """And meanwhile its troubles are nobody else's."""
+    receiver, store = Receiver(), Shelf()
+    client = Client(tmp_path / "correlator.sock", timeout_s=0.2)
+    sinks = {"correlator": CorrelatorSink(client), "store": StoreSink(store)}
+    forwarder = opened(sinks, Limits(max_wait_s=0.05))
+    lines = [b'{"n":%d}' % n for n in range(90)]
+
+    def tried(more: int = 2) -> None:
+        """The correlator was tried, in vain; the store has all the same taken what there is."""
+        before = forwarder.status()["sinks"]["correlator"]["events"]["retries"]
+        until(lambda: forwarder.status()["sinks"]["correlator"]["events"]["retries"] >= before + more)
+        until(lambda: len(store.kept) == forwarder.status()["topics"]["events"]["next"])
+
+    forwarder.take("events", lines[:30])
+    tried()
+    receiver.hang.set()
+    with serve("correlator", receiver.routes()):
+        forwarder.take("events", lines[30:60])
+        tried()
+        receiver.broken.set()
+        receiver.hang.clear()
+        forwarder.take("events", lines[60:])
+        tried()
+        error = forwarder.status()["sinks"]["correlator"]["events"]["error"]
+        assert "500" in error["text"] and receiver.got == []
+        receiver.broken.clear()
+        until(lambda: set(receiver.lines()) == set(lines))
+        forwarder.stop(1)
+    assert forwarder.status()["sinks"]["correlator"]["events"]["error"] is None
+    first_seen = list(dict.fromkeys(receiver.lines()))
+    assert first_seen == lines == store.kept
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
