@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from playbooks.document import Approve
-from playbooks.ledger import Ledger
+from playbooks.ledger import Ledger, LedgerUnavailable
 from playbooks.live import Live
 from playbooks.records import Approval, StepRecord, approval_id
 from playbooks.responses import of_step
@@ -16,6 +16,7 @@ from playbooks.threads import Timers
 from tocsin.errors import Rejected
 
 MAX_BY_CHARS = 100
+LEDGER_WAIT_S = 5.0
 
 
 class Approvals:
@@ -72,7 +73,10 @@ class Approvals:
         self._timers.at(approval.deadline_ns, lambda: self._expire(approval))
 
     def _expire(self, approval: Approval) -> None:
-        self._settle(approval, "expired", "nobody")
+        try:
+            self._settle(approval, "expired", "nobody")
+        except LedgerUnavailable:
+            self._timers.after(LEDGER_WAIT_S, lambda: self._expire(approval))
 
     def _settle(self, approval: Approval, state: str, by: str) -> bool:
         with self._ledger.writing() as tx:

@@ -21,7 +21,7 @@ import msgspec
 from playbooks import audit
 from playbooks.migrations import MIGRATIONS
 from playbooks.records import Approval, AuditRow, Message, Run, StepRecord, UndoRecord
-from tocsin.errors import TocsinError
+from tocsin.errors import RetryLater, TocsinError
 
 T = TypeVar("T", Run, StepRecord, UndoRecord, Approval, Message, AuditRow)
 
@@ -35,6 +35,10 @@ _TABLES: Mapping[type[msgspec.Struct], str] = {
     Message: "outbox",
     AuditRow: "audit",
 }
+
+
+class LedgerUnavailable(RetryLater):
+    """Nothing was written: the disk is full, or gone. What needs the ledger is tried again, alerts are put off."""
 
 
 class Ledger:
@@ -61,17 +65,23 @@ class Ledger:
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[Transaction]:
-        """One commit, on disk when the block has ended; nothing of it if the block raises. Do not nest."""
+        """One commit, on disk when the block has ended; nothing of it if the block raises. Do not nest.
+
+        Raises LedgerUnavailable when it could not be written.
+        """
         with self._lock:
-            self._writer.execute("BEGIN IMMEDIATE")
             transaction = Transaction(self._writer, self._last_audit)
             try:
+                self._writer.execute("BEGIN IMMEDIATE")
                 yield transaction
                 # What was emitted rides along, so that telling the forwarder costs no commit of its own.
                 self._writer.execute("DELETE FROM responses WHERE seq <= ? AND refused IS NULL", (self._emitted,))
                 self._writer.execute("COMMIT")
-            except BaseException:
-                self._writer.execute("ROLLBACK")
+            except BaseException as e:
+                if self._writer.in_transaction:  # SQLite may have ended it by itself
+                    self._writer.execute("ROLLBACK")
+                if isinstance(e, sqlite3.OperationalError):
+                    raise LedgerUnavailable(f"{self.directory / FILE} cannot be written: {e}", 5.0) from e
                 raise
             self._last_audit = transaction.last_audit
 

@@ -20,7 +20,7 @@ from ecs_mappings.event import decode
 from playbooks.action import Delivery, Secrets
 from playbooks.delivery import NotYet
 from playbooks.document import Retry
-from playbooks.ledger import Ledger
+from playbooks.ledger import Ledger, LedgerUnavailable
 from playbooks.records import Message
 from playbooks.references import reveal
 from playbooks.responses import of_delivery
@@ -35,6 +35,7 @@ Send = Callable[[Delivery], object]
 SEND_TIMEOUT_S = 60.0
 LONGEST_WAIT_S = 300.0
 GIVE_UP_S = 24 * 3600.0
+LEDGER_WAIT_S = 5.0
 MAX_LANES = 32
 """Receivers served at the same time; the next one waits until a lane is free."""
 MAX_REASON_CHARS = 500
@@ -128,7 +129,7 @@ class Outbox:
     def _serve(self, lane: str) -> None:
         try:
             while (id := self._next(lane)) is not None:
-                self._attempt(id)
+                self._noted(id)
         finally:
             self._close(lane)
 
@@ -155,10 +156,18 @@ class Outbox:
                     self._waiting.append((name, id))
             self._lock.notify_all()
 
-    def _attempt(self, id: str) -> None:
+    def _noted(self, id: str) -> None:
         message = self._ledger.message(id)
         if message is None or message.state != "pending":
             return
+        try:
+            self._attempt(message)
+        except LedgerUnavailable as e:
+            # Whether it was taken cannot be noted now: it goes again, with the same id.
+            log.error("message %s waits: %s", id, e)
+            self._timers.after(LEDGER_WAIT_S, functools.partial(self._due, message))
+
+    def _attempt(self, message: Message) -> None:
         begun = time.time_ns()
         delivery = Delivery(
             id=message.id,
@@ -181,7 +190,7 @@ class Outbox:
         except (TocsinError, TooManyHanging) as e:
             self._later(message, str(e), 0.0, begun)
         except Exception as e:
-            log.exception("sending %s failed", id)
+            log.exception("sending %s failed", message.id)
             self._later(message, type(e).__name__, 0.0, begun)
         else:
             self._end(message, "delivered", "", begun)

@@ -72,7 +72,7 @@ class Playbooks:
         hooks = Hooks(self._undoer.arm, self._outbox.posted, ended)
         steps = Steps(self._ledger, guard, self._switch, self._approvals, services, hooks, self._stopping)
         by_name = {p.name: p for p in playbooks}
-        self._runner = Runner(self._ledger, by_name, mode_ceiling, steps, self._runs, self._stopping)
+        self._runner = Runner(self._ledger, by_name, mode_ceiling, steps, self._runs, self._timers, self._stopping)
         self._intake = Intake(self._ledger, playbooks, mode_ceiling)
 
     def start(self) -> None:

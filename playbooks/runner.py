@@ -10,14 +10,17 @@ from collections.abc import Mapping
 import msgspec
 
 from playbooks.document import Mode
-from playbooks.ledger import Ledger
+from playbooks.ledger import Ledger, LedgerUnavailable
 from playbooks.live import TROUBLE, Live, revived
 from playbooks.records import Run, StepRecord
 from playbooks.schema import Playbook
 from playbooks.steps import Steps, Stopping, Waiting
-from playbooks.threads import Pool
+from playbooks.threads import Pool, Timers
 
 log = logging.getLogger(__name__)
+
+LEDGER_WAIT_S = 5.0
+"""After this long a run whose step could not be recorded is taken up again, as after a crash."""
 
 
 class Runner:
@@ -30,6 +33,7 @@ class Runner:
         ceiling: Mode,
         steps: Steps,
         pool: Pool,
+        timers: Timers,
         stopping: threading.Event,
     ) -> None:
         self._ledger = ledger
@@ -37,6 +41,7 @@ class Runner:
         self._ceiling = ceiling
         self._steps = steps
         self._pool = pool
+        self._timers = timers
         self._stopping = stopping
 
     def recover(self) -> None:
@@ -68,6 +73,15 @@ class Runner:
 
     def _work(self, live: Live) -> None:
         try:
+            self._run(live)
+        except (Waiting, Stopping):
+            return
+        except LedgerUnavailable as e:
+            log.error("run %s waits: %s", live.run.id, e)
+            self._timers.after(LEDGER_WAIT_S, lambda: self.resume(live.run.id))
+
+    def _run(self, live: Live) -> None:
+        try:
             trouble = self._walk(live)
             if trouble is None:
                 self._end(live.run, "done", "")
@@ -77,8 +91,8 @@ class Runner:
                 self._check_stopping()
                 self._steps.run(live, step)
             self._end(live.run, "failed", f"{trouble.step_id} {trouble.outcome}: {trouble.reason}")
-        except (Waiting, Stopping):
-            return
+        except (Waiting, Stopping, LedgerUnavailable):
+            raise
         except Exception as e:
             log.exception("run %s cannot go on", live.run.id)
             self._end(live.run, "failed", f"{type(e).__name__}: {e}")

@@ -24,7 +24,7 @@ from playbooks.daemon import ContainerState, Gone
 from playbooks.document import Approve, Mode, Retry
 from playbooks.guard import Denied, Guard
 from playbooks.halt import Switch
-from playbooks.ledger import Ledger
+from playbooks.ledger import Ledger, LedgerUnavailable
 from playbooks.live import Live, Services
 from playbooks.outbox import message_of
 from playbooks.records import Message, StepRecord, UndoRecord, claim_id, delivery_id
@@ -295,12 +295,12 @@ class _Attempts:
             return replace(progress)  # a copy: the call may go on and tell its progress to nobody
         except TooManyHanging as e:
             return replace(progress, outcome=Outcome.FAILED, reason=str(e))
+        except (Waiting, Stopping, LedgerUnavailable):
+            raise
         except RetryLater as e:
             return replace(progress, outcome=Outcome.FAILED, reason=str(e), again=True, after_s=e.after_s or 0.0)
         except TocsinError as e:
             return replace(progress, outcome=Outcome.FAILED, reason=str(e), again=True)
-        except (Waiting, Stopping):
-            raise
         except Exception as e:
             log.exception("%s failed in run %s", self._step.uses, call.run_id)
             return replace(progress, outcome=Outcome.FAILED, reason=f"{type(e).__name__}: {e}", again=True)

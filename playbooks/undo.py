@@ -16,7 +16,7 @@ from playbooks import action as actions
 from playbooks.action import Call, Outcome, Result
 from playbooks.daemon import Gone
 from playbooks.halt import Switch
-from playbooks.ledger import Ledger
+from playbooks.ledger import Ledger, LedgerUnavailable
 from playbooks.live import Services
 from playbooks.records import Run, StepRecord, UndoRecord, delivery_id
 from playbooks.responses import of_step
@@ -31,6 +31,7 @@ LONGEST_WAIT_S = 300.0
 GIVE_UP_S = 24 * 3600.0
 """After this long past its time an undo that keeps failing is left to a person."""
 BUSY_WAIT_S = 0.5
+LEDGER_WAIT_S = 5.0
 
 
 class Undoer:
@@ -68,7 +69,7 @@ class Undoer:
 
     def arm(self, undo: UndoRecord) -> None:
         if undo.due_ns is not None:
-            self._timers.at(undo.due_ns, lambda: self._pool.put(lambda: self._due(undo.run_id, undo.step_id)))
+            self._again(undo.run_id, undo.step_id, (undo.due_ns - time.time_ns()) / 1e9)
 
     def now(self, run_id: str, by: str) -> list[UndoRecord]:
         """Takes back, last step first, all of the run that is armed or has failed to be; how each went.
@@ -83,8 +84,13 @@ class Undoer:
         return [found for u in undos if (found := self._ledger.undo(u.run_id, u.step_id))]
 
     def _due(self, run_id: str, step_id: str) -> None:
-        if self._switch.halted_by is None:
+        if self._switch.halted_by is not None:
+            return
+        try:
             self._take_back(run_id, step_id, None)
+        except LedgerUnavailable as e:
+            log.error("an undo in run %s waits: %s", run_id, e)
+            self._again(run_id, step_id, LEDGER_WAIT_S)
 
     def _take_back(self, run_id: str, step_id: str, by: str | None) -> None:
         with self._lock:
@@ -100,7 +106,7 @@ class Undoer:
                 return
             if step.state == "acting":
                 # It could act after it was taken back, and then nothing would ever take it back.
-                self._again(undo, BUSY_WAIT_S)
+                self._again(run_id, step_id, BUSY_WAIT_S)
                 return
             self._settle(run, step, undo, self._result(run, undo), by)
         finally:
@@ -171,7 +177,7 @@ class Undoer:
         if by is None:
             wait_s = min(LONGEST_WAIT_S, FIRST_WAIT_S * 2.0 ** min(undo.attempts, 20))
             log.warning("the undo of %s in run %s waits %g s: %s", undo.uses, undo.run_id, wait_s, reason)
-            self._again(undo, wait_s)
+            self._again(undo.run_id, undo.step_id, wait_s)
 
-    def _again(self, undo: UndoRecord, wait_s: float) -> None:
-        self._timers.after(wait_s, lambda: self._pool.put(lambda: self._due(undo.run_id, undo.step_id)))
+    def _again(self, run_id: str, step_id: str, wait_s: float) -> None:
+        self._timers.after(wait_s, lambda: self._pool.put(lambda: self._due(run_id, step_id)))
