@@ -47,7 +47,7 @@ class FakeForwarder:
             raise RetryLater("away")
         self.posts += 1
         alerts = {decode(line).event.id: line for line in lines.splitlines()}
-        if self.refuses.intersection(decode(line).container.name for line in alerts.values()):  # type: ignore[union-attr]
+        if self.refuses.intersection(decode(line).container.name for line in alerts.values()):
             raise Rejected("too long")
         self.taken |= alerts
 

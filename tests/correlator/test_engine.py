@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,9 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> RuleSet:
     return sigma.load([directory])
 
 
-def shell(at_s: float, event_id: str, container: str = "c1", **more: Any) -> bytes:
+def shell(at_s: float, event_id: str, container: str = "c1", more: Mapping[str, Any] | None = None) -> bytes:
     partial = {"at_s": at_s, "event.id": event_id, "process.name": "sh", "container.id": container}
-    return encode(sample.event([partial, more], 0, EXEC))
+    return encode(sample.event([partial, more or {}], 0, EXEC))
 
 
 def connection(at_s: float, event_id: str, port: int, container: str = "c1") -> bytes:
@@ -119,9 +120,9 @@ def test_a_new_group_opens_after_the_span_and_per_key(rules: RuleSet) -> None:
 
 def test_an_alert_carries_what_playbooks_need(rules: RuleSet) -> None:
     engine = Engine(rules, clock_ns=lambda: int((sample.START.timestamp() + 0.25) * 1e9))
-    event = {"process": {"pid": 7, "command_line": "sh -c \x1b[31mred\u202e"}, "user.name": "root"}
+    event: dict[str, Any] = {"process": {"pid": 7, "command_line": "sh -c \x1b[31mred\u202e"}, "user.name": "root"}
     event |= {"tocsin.latency.captured_ms": 1.5, "tocsin.process.tty": "pts0", "host.name": "h"}
-    (alert,) = engine.feed(0, [shell(0, "a", **event)])
+    (alert,) = engine.feed(0, [shell(0, "a", more=event)])
     assert alert == decode(encode(alert))
     content = json.loads(encode(alert))
     assert content["event"]["kind"] == "alert" and content["event"]["severity"] == 73
@@ -193,9 +194,9 @@ def test_a_hole_in_the_log_is_counted_and_marks_alerts(rules: RuleSet) -> None:
 def test_a_cut_field_marks_the_alert_and_counts_what_could_not_be_decided(rules: RuleSet) -> None:
     engine = Engine(rules)
     cut = {"tocsin.truncated": ["process.name"]}
-    (alert,) = engine.feed(0, [shell(0, "a", **cut)])
+    (alert,) = engine.feed(0, [shell(0, "a", more=cut)])
     assert alert.tocsin and alert.tocsin.alert and not alert.tocsin.alert.evidence_complete
-    engine.feed(1, [shell(1, "b", **cut, **{"process.name": "s"})])
+    engine.feed(1, [shell(1, "b", more={**cut, "process.name": "s"})])
     assert engine.fired["shell"]["undecided"] == 1
 
 
@@ -221,7 +222,7 @@ def test_long_group_keys_are_cut_but_stay_apart(rules: RuleSet) -> None:
 
 def test_an_alert_never_outgrows_a_document(rules: RuleSet) -> None:
     long = {"process": {"args": ["a" * 60_000] * 4, "command_line": "c" * 10_000}}
-    (alert,) = Engine(rules).feed(0, [shell(0, "a", **long, message="m" * 9000)])
+    (alert,) = Engine(rules).feed(0, [shell(0, "a", more={**long, "message": "m" * 9000})])
     assert len(encode(alert)) < 256 * 1024
 
 
@@ -263,7 +264,8 @@ def test_batches_crashes_and_replays_change_nothing(rules: RuleSet, log: list[by
         return Engine(rules, group_span_s=20, clock_ns=lambda: 0)
 
     expected = documents(engine().feed(0, log))
-    running, out = engine(), {}
+    running = engine()
+    out: dict[str, Event] = {}
     running.feed(0, [])
     kept = running.snapshot()
     at = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from correlator import sample, sigma
+from correlator import sample, sigma, testing
 from correlator.compile import Matcher
 from correlator.ruleset import LogSource, RuleSet
 from tocsin.errors import ConfigError
@@ -279,3 +280,13 @@ def test_sigmahq_rules_judge_connections(ip: str, port: int, fires: bool) -> Non
     matcher = Matcher(sigma.load([SIGMAHQ]).rules)
     event = sample.event([{"destination": {"ip": ip, "port": port}}], 0, CONNECT)
     assert bool(matcher.match(event)) is fires
+
+
+def test_the_rules_in_the_documentation_load_and_pass(tmp_path: Path) -> None:
+    text = (Path(sigma.__file__).parents[1] / "docs" / "rules.md").read_text()
+    blocks = re.findall(r"```yaml\n# /etc/tocsin/rules/(\S+)\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 2
+    for name, content in blocks:
+        (tmp_path / name).write_text(content)
+    rules = sigma.load([sigma.SHIPPED, tmp_path])
+    assert all(result.passed for result in testing.run(rules.only("miner-by-name")))
