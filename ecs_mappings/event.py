@@ -323,7 +323,7 @@ class PlaybookRef(_Part, frozen=True, kw_only=True):
     step: Keyword
     mode: Keyword
     outcome: Keyword
-    """changed, unchanged, skipped, denied, failed or timeout."""
+    """changed, unchanged, skipped, denied, failed or timeout; waiting while a person is asked."""
     verified: bool | UnsetType = UNSET
     would_change: bool | UnsetType = UNSET
     """Only in dry-run."""

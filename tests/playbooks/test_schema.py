@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,10 @@ def test_the_json_schema_knows_what_people_write() -> None:
     step = schema["$defs"]["Step"]["properties"]
     assert {"id", "uses", "with", "if", "undo"} <= set(step)
     assert schema["$defs"]["Where"]["additionalProperties"] is False
+
+
+def test_the_example_in_the_documentation_loads(tmp_path: Path) -> None:
+    page = (SHIPPED.parents[1] / "docs" / "playbooks.md").read_text()
+    (example,) = re.findall(r"^```yaml\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    (playbook,) = written(tmp_path, example)
+    assert [s.id for s in playbook.steps] == ["freeze", "evidence", "cut"]
