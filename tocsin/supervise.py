@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import json
 import logging
@@ -20,7 +19,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tocsin.errors import TocsinError, UsageError
 from tocsin.link import in_use
@@ -294,17 +293,19 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
         state = json.loads((run_dir / STATE_FILE).read_text())
     except (OSError, ValueError):
         return None
-    return state if isinstance(state, dict) and _alive(int(state.get("pid", 0))) else None
+    return state if isinstance(state, dict) and _is_held(run_dir) else None
 
 
-def _alive(pid: int) -> bool:
+def _is_held(run_dir: Path) -> bool:
+    """Whether a supervisor lives: its lock ends with it, while its pid may linger or be somebody else's by now."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        with open(run_dir / LOCK_FILE) as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
         return False
-    except OSError as e:
-        return e.errno == errno.EPERM
-    return pid > 0
+    return False
 
 
 @contextlib.contextmanager
@@ -315,19 +316,28 @@ def only_one(run_dir: Path) -> Iterator[None]:
     """
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with open(run_dir / LOCK_FILE, "a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(lock):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             raise UsageError(
                 f"{run_dir}: Tocsin runs here already (pid {owner}): see `tocsin status`, or set another run_dir"
-            ) from None
+            )
         _wait_for_orphans(run_dir)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
         yield
+
+
+def _locked(lock: IO[str]) -> bool:
+    for _ in range(5):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # a `tocsin status` may be looking just now
+        else:
+            return True
+    return False
 
 
 def _wait_for_orphans(run_dir: Path, timeout_s: float = 20.0) -> None:
