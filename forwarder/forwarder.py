@@ -197,7 +197,10 @@ class Forwarder:
         """A segment is about to go: some sinks may not have had all of it."""
         for lane in self._lanes:
             if lane.topic == topic:
-                self._lose(topic, lane.name, "the spool was full", lane.position.skip(dropped.end))
+                lost = lane.position.skip(dropped.end)
+                self._lose(topic, lane.name, "the spool was full", lost)
+                if topic == EVENTS:
+                    self._losses.retell(lane.name, lost)
 
     def _lose(self, topic: str, sink: str, reason: str, lost: range) -> None:
         spool = self._spools[topic]

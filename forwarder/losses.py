@@ -15,6 +15,8 @@ from ecs_mappings.event import Ecs, Event, EventMeta, Host, Tocsin, encode
 from ecs_mappings.event import Loss as LossDetail
 
 _RECENT = 20
+_TOLD = 1000
+"""So many events_lost events are remembered, for the case that they are lost themselves."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Losses:
         self._lock = threading.Lock()
         self._pending: dict[tuple[str, str, str, bool], Loss] = {}
         self._recent: list[Loss] = []
+        self._told: dict[int, Loss] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
 
     def add(self, loss: Loss) -> None:
@@ -71,17 +74,23 @@ class Losses:
             self._counts[loss.topic, loss.sink] += loss.count or 0
             self._merge(loss)
 
-    def report(self, append: Callable[[Sequence[bytes]], object]) -> bool:
+    def retell(self, sink: str, lost: range) -> None:
+        """The sink will not get the records at these offsets: what they told of its own losses is told again."""
+        with self._lock:
+            for offset in [x for x, loss in self._told.items() if x in lost and loss.sink == sink]:
+                self._merge(self._told.pop(offset))
+
+    def report(self, append: Callable[[Sequence[bytes]], int]) -> bool:
         """Appends an events_lost event for each loss since the last call; True if there was one.
 
-        When `append` raises, the losses stay and are told by a later call.
+        `append` returns the offset of the first. When it raises, the losses stay and are told by a later call.
         """
         with self._lock:
             pending, self._pending = self._pending, {}
         if not pending:
             return False
         try:
-            append([encode(loss.event()) for loss in pending.values()])
+            offset = append([encode(loss.event()) for loss in pending.values()])
         except BaseException:
             with self._lock:
                 for loss in pending.values():
@@ -89,6 +98,9 @@ class Losses:
             raise
         with self._lock:
             self._recent = [*self._recent, *pending.values()][-_RECENT:]
+            self._told |= dict(enumerate(pending.values(), offset))
+            while len(self._told) > _TOLD:
+                del self._told[next(iter(self._told))]
         return True
 
     def count(self, topic: str, sink: str) -> int:

@@ -45,8 +45,12 @@ def test_what_the_store_did_not_get_is_counted_and_becomes_an_event() -> None:
         def stored() -> set[str]:
             return {e.event.id for e in tail.events if e.event.id.startswith(run)}
 
-        assert tail.until(lambda: told() > 0 and len(stored()) + told() >= TOTAL, 60, pause_s=0.5)
-        assert len(stored()) + told() == TOTAL
+        def lost() -> int:
+            count: int = tocsin.status("forwarder")["sinks"]["store"]["events"]["lost"]
+            return count
+
+        assert tail.until(lambda: 0 < lost() == told(), 30, pause_s=0.5), f"{lost()} were lost, {told()} told"
+        assert TOTAL - len(stored()) <= told()  # what else ran on this host was lost too
         assert event_id(run, TOTAL - 1) in stored()  # the oldest went, not the newest
-        assert event_id(run, 1) not in stored()
+        assert event_id(run, TOTAL // 4) not in stored()
         store.close()

@@ -15,9 +15,14 @@ def loss(first: int, end: int, sink: str = "store", count: int | None = -1, reas
     return Loss("events", sink, reason, first, end, known, first * 10**9, end * 10**9)
 
 
-def told(losses: Losses) -> list[Event]:
+def told(losses: Losses, offset: int = 0) -> list[Event]:
     lines: list[bytes] = []
-    losses.report(lines.extend)
+
+    def append(new: Sequence[bytes]) -> int:
+        lines.extend(new)
+        return offset
+
+    losses.report(append)
     return [decode(line) for line in lines]
 
 
@@ -59,10 +64,23 @@ def test_what_cannot_be_told_now_is_told_later() -> None:
     losses = Losses()
     losses.add(loss(0, 10))
 
-    def full(lines: Sequence[bytes]) -> None:
+    def full(lines: Sequence[bytes]) -> int:
         losses.add(loss(10, 12))
         raise RetryLater("full")
 
     with pytest.raises(RetryLater):
         losses.report(full)
     assert [detail(e).count for e in told(losses)] == [12]
+
+
+def test_a_loss_whose_event_is_lost_itself_is_told_again() -> None:
+    losses = Losses()
+    losses.add(loss(0, 10))
+    losses.add(loss(0, 5, sink="correlator"))
+    told(losses, offset=100)
+    losses.add(loss(90, 120))
+    losses.retell("store", range(90, 120))
+    losses.retell("correlator", range(90, 100))
+    assert [(detail(e).sink, detail(e).count) for e in told(losses, offset=200)] == [("store", 40)]
+    losses.retell("store", range(90, 120))
+    assert told(losses) == []
