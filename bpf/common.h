@@ -1,8 +1,8 @@
 /* What every probe shares: the record header, the maps, container identity, paths. Owns no hook.
  *
  * sensor/sources/bcc.py compiles this file followed by the probes as one program. It defines OFF_<struct>_<field> from
- * the kernel's BTF, PROBE_<stem>, HEADER_SIZE and SIZE_<stem> (the twins' declared layouts), SCOPE_ALL, RING_PAGES and
- * HOST_MNT_NS. Tracepoints run with preemption off, so one scratch record per CPU serves all probes. Every loop has a
+ * the kernel's BTF, PROBE_<stem>, HEADER_SIZE and SIZE_<stem> (the twins' declared layouts), SCOPE_ALL, RING_PAGES,
+ * TICK_NS and HOST_MNT_NS. Tracepoints run with preemption off, so one scratch record per CPU serves all probes. Every loop has a
  * constant bound (the verifier accepts loops since 5.3); ring buffers need 5.8, bpf_task_pt_regs 5.15.
  */
 #ifndef TOCSIN_COMMON_H
@@ -19,7 +19,7 @@
 #define ID_LENGTH 64
 
 #define FLAG_DEEP 1  /* more cgroup levels than we walk: reported without an id rather than not at all */
-#define FLAG_SETUP 2 /* still in the host's mount namespace, child of a process outside any container */
+#define FLAG_SETUP 2 /* in the host's mount namespace, child of a process of another cgroup */
 
 #define offsetof(type, member) __builtin_offsetof(type, member)
 #define READ(to, base, type, field) \
@@ -53,7 +53,7 @@ struct scratch {
 BPF_RINGBUF_OUTPUT(records, RING_PAGES);
 BPF_PERCPU_ARRAY(losses, u64, MAX_PROBES);
 BPF_PERCPU_ARRAY(scratches, struct scratch, 1);
-BPF_HASH(excluded, u32, u8, 1024);
+BPF_HASH(excluded, u32, u64, 1024); /* tgid -> its start in clock ticks: a pid that was given to another is not it */
 
 /* value, at most `most`. The barrier keeps the compiler from testing a copy: the verifier must see this very register. */
 static __always_inline u64 bounded(u64 value, u64 most)
@@ -163,8 +163,8 @@ static __always_inline void put_process(struct scratch *s, u64 task, u64 parent)
 	put_tty(s, task);
 }
 
-/* Container set-up, not the container: a task that wears the container's cgroup but still the host's mount namespace,
- * started by a task outside every container. A process that broke out has a parent inside, so it is never taken for it.
+/* A task in the container's cgroup but still in the host's mount namespace, started by a task of another cgroup: the
+ * container runtime setting up, or somebody who broke out. exec.py tells them apart by what is executed.
  */
 static __always_inline void mark_setup(struct scratch *s, u64 task, u64 parent)
 {
@@ -184,28 +184,38 @@ static __always_inline void mark_setup(struct scratch *s, u64 task, u64 parent)
 		s->head.flags |= FLAG_SETUP;
 }
 
+static __always_inline bool is_excluded(u64 task)
+{
+	u64 leader = 0, start_ns = 0, *tick;
+	u32 pid = 0;
+
+	READ(pid, task, task_struct, tgid);
+	tick = excluded.lookup(&pid);
+	if (!tick)
+		return false;
+	READ(leader, task, task_struct, group_leader);
+	READ(start_ns, leader, task_struct, start_boottime);
+	return start_ns / TICK_NS == *tick;
+}
+
 /* The scratch record with its header filled, or NULL when this task is not to be reported. */
 static __always_inline struct scratch *begin(u32 probe)
 {
 	int zero = 0;
 	u64 task = bpf_get_current_task(), parent = 0, id = bpf_get_current_pid_tgid();
-	u32 pid = id >> 32, ppid = 0;
 	struct scratch *s = scratches.lookup(&zero);
 
-	if (!s || excluded.lookup(&pid))
-		return NULL;
 	READ(parent, task, task_struct, real_parent);
-	READ(ppid, parent, task_struct, tgid);
-	if (excluded.lookup(&ppid))
+	if (!s || is_excluded(task) || is_excluded(parent))
 		return NULL;
 	s->head.flags = 0;
 	if (!find_container(s, task) && !SCOPE_ALL)
 		return NULL;
 	s->head.probe = probe;
 	s->head.time_ns = bpf_ktime_get_boot_ns();
-	s->head.pid = pid;
+	s->head.pid = id >> 32;
 	s->head.tid = (u32)id;
-	s->head.ppid = ppid;
+	READ(s->head.ppid, parent, task_struct, tgid);
 	put_process(s, task, parent);
 	if (s->head.container[0])
 		mark_setup(s, task, parent);
@@ -238,7 +248,8 @@ static __always_inline u32 put_path(struct scratch *s, u32 position, u64 mnt, u6
 	for (int i = 0; i < MAX_PATH_PARTS; i++) {
 		READ(root, mnt, vfsmount, mnt_root);
 		READ(parent, dentry, dentry, d_parent);
-		if (dentry == root || dentry == parent) {
+		bpf_probe_read_kernel(&name, 8, (void *)(dentry + OFF_dentry_d_name + OFF_qstr_name));
+		if (dentry == root) {
 			mount = mnt - OFF_mount_mnt;
 			READ(outer, mount, mount, mnt_parent);
 			if (outer == mount)
@@ -247,11 +258,12 @@ static __always_inline u32 put_path(struct scratch *s, u32 position, u64 mnt, u6
 			mnt = outer + OFF_mount_mnt;
 			continue;
 		}
-		bpf_probe_read_kernel(&name, 8, (void *)(dentry + OFF_dentry_d_name + OFF_qstr_name));
 		position &= PATHS_MASK;
 		n = bpf_probe_read_kernel_str(&s->body[position], MAX_NAME, (void *)name);
 		if (n > 0 && n <= MAX_NAME)
 			position += n;
+		if (dentry == parent)
+			return position; /* in no directory: a memfd */
 		dentry = parent;
 	}
 	*cut = 1;

@@ -103,7 +103,7 @@ int tocsin_exec(struct bpf_raw_tracepoint_args *ctx)
 	struct exec *e;
 	u32 position, before;
 
-	if (!s || s->head.flags & FLAG_SETUP)
+	if (!s)
 		return 0;
 	e = (struct exec *)s->body;
 	e->executable_cut = e->directory_cut = e->unused = 0;

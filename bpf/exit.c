@@ -11,13 +11,22 @@ struct exit {
 };
 _Static_assert(sizeof(struct exit) == SIZE_exit, "sensor/probes/exit.py declares another record");
 
+struct process {
+	u64 start_ns;
+	u64 pid;
+};
+
 /* Two last threads may both see no thread alive: the first to enter the process here reports it. */
-BPF_TABLE("lru_hash", u32, u64, ended, 4096);
+BPF_TABLE("lru_hash", struct process, u8, ended, 4096);
+
+#define EEXIST 17
 
 int tocsin_exit(struct bpf_raw_tracepoint_args *ctx)
 {
-	u64 task = bpf_get_current_task(), signal = 0, leader = 0, *before;
+	u64 task = bpf_get_current_task(), signal = 0, leader = 0;
 	u32 alive = 0, flags = 0;
+	struct process process = {};
+	u8 yes = 1;
 	struct scratch *s;
 	struct exit *e;
 
@@ -28,10 +37,10 @@ int tocsin_exit(struct bpf_raw_tracepoint_args *ctx)
 	s = begin(PROBE_exit);
 	if (!s)
 		return 0;
-	before = ended.lookup(&s->head.pid);
-	if (before && *before == s->head.start_ns)
+	process.start_ns = s->head.start_ns;
+	process.pid = s->head.pid;
+	if (ended.insert(&process, &yes) == -EEXIST)
 		return 0;
-	ended.update(&s->head.pid, &s->head.start_ns);
 	e = (struct exit *)s->body;
 	e->unused = 0;
 	READ(flags, signal, signal_struct, flags);

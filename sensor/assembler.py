@@ -38,7 +38,7 @@ from sensor.frames import (
 )
 from sensor.processes import Image as ProgramImage
 from sensor.processes import Processes, called
-from sensor.record import LAYOUT, Header, Malformed, header
+from sensor.record import FLAG_DEEP, LAYOUT, Header, Malformed, header
 from sensor.sighting import Probe, Scene, Sighting
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -143,7 +143,7 @@ class Assembler:
             destination=sighting.destination,
             network=sighting.network,
             error=sighting.error,
-            tocsin=_tocsin(sighting, now_ns - head.time_ns),
+            tocsin=_tocsin(head, sighting, now_ns),
         )
 
     def _container(self, head: Header) -> Container | UnsetType:
@@ -227,11 +227,12 @@ class Assembler:
         )
 
 
-def _tocsin(sighting: Sighting, age_ns: int) -> Tocsin:
+def _tocsin(head: Header, sighting: Sighting, now_ns: int) -> Tocsin:
+    truncated = [*sighting.truncated, "container.id"] if head.flags & FLAG_DEEP else list(sighting.truncated)
     return Tocsin(
-        latency=Latency(captured_ms=_ms(age_ns)),
+        latency=Latency(captured_ms=_ms(now_ns - head.time_ns)),
         process=sighting.detail,
-        truncated=list(sighting.truncated) if sighting.truncated else UNSET,
+        truncated=truncated or UNSET,
     )
 
 

@@ -61,6 +61,14 @@ def _read(directory: Path, proc: Path) -> ProcessFact | None:
     )
 
 
+def start_tick(pid: int) -> int | None:
+    """When the process started, in clock ticks since boot: what tells it from another with its pid. None if gone."""
+    try:
+        return _stat(Path("/proc", str(pid)))[1] // TICK_NS
+    except (OSError, ValueError, LookupError):
+        return None
+
+
 def _stat(directory: Path) -> tuple[int, int]:
     fields = (directory / "stat").read_bytes().rpartition(b")")[2].split()
     return int(fields[_STAT_PPID]), int(fields[_STAT_START]) * TICK_NS

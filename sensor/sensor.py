@@ -74,10 +74,11 @@ class Sensor:
         )  # fmt: skip
 
     def exclude(self, pids: Iterable[int]) -> None:
-        """Never report these processes nor their children: Tocsin's own. The sensor's own pid is always excluded."""
-        self._excluded.update(pids)
+        """From now on do not report exactly these processes and their children: Tocsin's own, as they come and go. The
+        sensor's own pid is always among them; a pid that ended and was given to another process is not."""
+        self._excluded = {os.getpid(), *pids}
         if self._started:
-            self._bcc.exclude(pids)
+            self._bcc.exclude(self._excluded)
 
     def stop(self, flush_s: float = 5.0) -> None:
         """Detaches, reads the last losses, delivers what is queued for at most `flush_s`. What stays undelivered is

@@ -1,4 +1,10 @@
-"""exec: a program was started. The twin of bpf/exec.c, which says where each value comes from."""
+"""exec: a program was started. The twin of bpf/exec.c, which says where each value comes from.
+
+The container runtime's own executions inside a new container's cgroup are no news: runc starts itself again ("runc
+init") from a sealed copy before it enters the container. Such a record is dropped only when the kernel says that the
+process is still in the host's mount namespace and a child of a process of another cgroup, and it is runc init by name.
+A program in a container can have the name but not the rest.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +14,7 @@ from msgspec import UNSET
 
 from ecs_mappings.event import Process, ProcessDetail
 from sensor.processes import Image, Link, called, interactive, tty, tty_name
-from sensor.record import Header, Malformed, path, text
+from sensor.record import FLAG_SETUP, Header, Malformed, path, text
 from sensor.sighting import Hook, Scene, Sighting
 
 DATASET = "tocsin.process"
@@ -28,7 +34,10 @@ _ANCESTOR = struct.Struct("=QII")
 _STREAMS = ("closed", "other", "socket_inet", "socket_unix", "pipe", "char", "file")
 
 
-def read(header: Header, body: bytes, scene: Scene) -> Sighting:
+_RUNTIMES = {"runc", "crun", "youki", "memfd:runc_cloned:/proc/self/exe"}
+
+
+def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
     """Remembers the process as well: later records of it and of its children refer to this one."""
     (
         argc, args_size, ancestors, executable_size, directory_size, args_kept, executable_cut, directory_cut,
@@ -43,6 +52,8 @@ def read(header: Header, body: bytes, scene: Scene) -> Sighting:
     if not args[-1]:
         args.pop()  # every argument is NUL-ended; without the last NUL, the last one is cut
     executable = path(body[at_executable:at_directory])
+    if header.flags & FLAG_SETUP and _is_runtime(executable, args):
+        return None
     streams = _STREAMS[stdin], _STREAMS[stdout], _STREAMS[stderr]
     image = Image(
         called(executable, args), executable, args, argc, " ".join(args), path(body[at_directory:at_args])
@@ -84,3 +95,8 @@ def read(header: Header, body: bytes, scene: Scene) -> Sighting:
     if directory_cut:
         truncated += ("process.working_directory",)
     return Sighting(process, detail, "success", truncated=truncated)
+
+
+def _is_runtime(executable: str, args: list[str]) -> bool:
+    file = executable[1:] if executable.startswith("/memfd:") else executable.rpartition("/")[2]
+    return file in _RUNTIMES and args[1:2] == ["init"]

@@ -12,10 +12,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from sensor import record
+from sensor import procfs, record
 from sensor.btf import Btf
 from sensor.frames import Frame, FrameQueue
 from sensor.probes import SOURCES, source
+from sensor.processes import TICK_NS
 from sensor.sighting import Probe
 from tocsin.errors import TocsinError
 
@@ -57,11 +58,11 @@ class BccSource:
         text = "".join(f'#line 1 "bpf/{path.name}"\n{path.read_text()}' for path in self._files(usable))
         os.environ["BCC_KERNEL_SOURCE"] = str(SOURCES / "headers")
         try:
-            self._bpf = bcc.BPF(text=text, cflags=flags)
+            self._bpf = bcc.BPF(text=text.encode(), cflags=flags)
         except Exception as e:
             raise TocsinError(f"the probes cannot be compiled and loaded: {e}; are you root? `tocsin doctor`") from e
         self.exclude(excluded)
-        self._bpf["records"].open_ring_buffer(self._received)
+        self._bpf[b"records"].open_ring_buffer(self._received)
         for name in usable:
             self._attach(bcc, name)
         if self.degraded and (strict or not self.attached):
@@ -72,16 +73,21 @@ class BccSource:
         self._thread.start()
 
     def exclude(self, pids: Iterable[int]) -> None:
-        """These processes and their children are never reported."""
-        for pid in pids:
-            self._bpf["excluded"][ctypes.c_uint32(pid)] = ctypes.c_uint8(1)
+        """Exactly these processes and their children are not reported from now on."""
+        ticks = {pid: tick for pid in pids if (tick := procfs.start_tick(pid)) is not None}
+        table = self._bpf[b"excluded"]
+        for key in list(table.keys()):
+            if key.value not in ticks:
+                del table[key]
+        for pid, tick in ticks.items():
+            table[ctypes.c_uint32(pid)] = ctypes.c_uint64(tick)
 
     def losses(self) -> Mapping[str, int]:
         """Records without room in the ring, by probe, since the start."""
         with self._lock:
             if self._bpf is None:
                 return self._last_losses
-            table = self._bpf["losses"]
+            table = self._bpf[b"losses"]
             self._last_losses = {
                 name: sum(table[ctypes.c_int(number)]) for number, name in self._names.items()
             }  # fmt: skip
@@ -110,7 +116,8 @@ class BccSource:
         btf = Btf()
         flags = [
             f"-I{SOURCES}", f"-DHEADER_SIZE={record.LAYOUT.size}", f"-DSCOPE_ALL={int(self._scope_all)}",
-            f"-DRING_PAGES={self._pages}", f"-DHOST_MNT_NS={host_mount_namespace()}",
+            f"-DRING_PAGES={self._pages}",
+            f"-DTICK_NS={TICK_NS}ULL", f"-DHOST_MNT_NS={host_mount_namespace()}",
             *_offsets(btf, record.OFFSETS),
         ]  # fmt: skip
         usable: list[str] = []
@@ -130,12 +137,13 @@ class BccSource:
     def _attach(self, bcc: ModuleType, name: str) -> None:
         try:
             for hook in self._probes[name].HOOKS:
+                at, function = hook.at.encode(), hook.function.encode()
                 if hook.kind == "tracepoint":
-                    self._bpf.load_func(hook.function, bcc.BPF.TRACEPOINT)
-                    self._bpf.attach_tracepoint(tp=hook.at, fn_name=hook.function)
+                    self._bpf.load_func(function, bcc.BPF.TRACEPOINT)
+                    self._bpf.attach_tracepoint(tp=at, fn_name=function)
                 else:
-                    self._bpf.load_func(hook.function, bcc.BPF.RAW_TRACEPOINT)
-                    self._bpf.attach_raw_tracepoint(tp=hook.at, fn_name=hook.function)
+                    self._bpf.load_func(function, bcc.BPF.RAW_TRACEPOINT)
+                    self._bpf.attach_raw_tracepoint(tp=at, fn_name=function)
         except Exception as e:  # BCC raises no narrower type
             self.degraded.append(f"the probe {name} is off: {e}")
         else:
@@ -144,9 +152,9 @@ class BccSource:
     def _detach(self, name: str) -> None:
         for hook in self._probes[name].HOOKS:
             if hook.kind == "tracepoint":
-                self._bpf.detach_tracepoint(tp=hook.at)
+                self._bpf.detach_tracepoint(tp=hook.at.encode())
             else:
-                self._bpf.detach_raw_tracepoint(tp=hook.at)
+                self._bpf.detach_raw_tracepoint(tp=hook.at.encode())
 
     def _received(self, _context: object, data: int, size: int) -> int:
         """Called by libbpf for every record. Copies and returns: ctypes swallows exceptions raised in here.

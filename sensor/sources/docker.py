@@ -10,8 +10,10 @@ stream is taken up from the last event seen (`since`), so nothing in between is 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
+import socket
 import threading
 import time
 from collections import OrderedDict
@@ -29,6 +31,8 @@ from sensor.sources import lifecycle
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5
+OLDEST_API = "1.24"
+"""Only spoken to ask for the version, which every daemon answers."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 MAX_QUESTIONS = 1024
 ERRORS = (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError)
@@ -90,12 +94,12 @@ class DockerSource:
         failures = 0
         while not self._stopping.is_set():
             try:
-                client = self._client()
-                self._stream = client.events(since=self._since(), decode=True)
-                self._connect()
-                failures = 0
-                for event in self._stream:
-                    self._take(event)
+                with contextlib.closing(_client(self._url)) as client:
+                    self._stream = client.events(since=self._since(), decode=True)
+                    self._connect()
+                    failures = 0
+                    for event in self._stream:
+                        self._take(event)
                 self._disconnect("dockerd closed the event stream")
             except ERRORS as e:
                 self._disconnect(_reason(e))
@@ -147,12 +151,14 @@ class DockerSource:
         client: Any = None
         while (question := self._questions.get()) is not None:
             try:
-                client = client or self._client()
+                client = client or _client(self._url)
                 if question:
                     self._tell(client, question)
                 else:
                     self._list(client)
             except ERRORS as e:
+                if client is not None:
+                    client.close()
                 client = None
                 self.detail = _reason(e)
                 if question:
@@ -163,10 +169,6 @@ class DockerSource:
     def _list(self, client: Any) -> None:
         for summary in client.containers(all=True):
             self._tell(client, str(summary["Id"]))
-
-    def _client(self) -> Any:
-        """Docker's older ways of saying its version are read too: the SDK asks which one it speaks."""
-        return docker.APIClient(base_url=self._url, version="auto", timeout=TIMEOUT_S)
 
     def _tell(self, client: Any, container_id: str) -> None:
         try:
@@ -203,13 +205,25 @@ class DockerSource:
         return found
 
 
+def _client(url: str) -> Any:
+    """A client that speaks the daemon's own version of the API."""
+    if url.startswith("unix://"):
+        # The SDK leaves its socket open when it cannot connect, and says less about why.
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(TIMEOUT_S)
+            probe.connect(url.removeprefix("unix://"))
+    with contextlib.closing(docker.APIClient(base_url=url, version=OLDEST_API, timeout=TIMEOUT_S)) as asking:
+        version = str(asking.version(api_version=False)["ApiVersion"])
+    return docker.APIClient(base_url=url, version=version, timeout=TIMEOUT_S)
+
+
 def _reason(error: BaseException) -> str:
     text = str(error)
-    if "PermissionError" in text or "Permission denied" in text:
+    if isinstance(error, PermissionError):
         return "no permission to use the socket"
-    if "FileNotFoundError" in text or "No such file" in text:
+    if isinstance(error, FileNotFoundError):
         return "no such socket: is dockerd running?"
-    if "ConnectionRefused" in text:
+    if isinstance(error, ConnectionRefusedError):
         return "nobody listens on the socket: is dockerd running?"
     if "timed out" in text:
         return f"no answer within {TIMEOUT_S:g} s"

@@ -167,6 +167,29 @@ def test_exit_of_a_fork_is_the_parents_program(assembler: Assembler, records: An
     assert event["tocsin"]["process"]["ancestors"][0]["entity_id"] == assembler.processes.entity_id(10, SECOND)
 
 
+@pytest.mark.parametrize(
+    ("executable", "args", "flags", "dropped"),
+    [
+        (b"/memfd:runc_cloned:/proc/self/exe", (b"runc", b"init"), record.FLAG_SETUP, True),
+        (b"/usr/sbin/runc", (b"runc", b"init"), record.FLAG_SETUP, True),
+        (b"/usr/bin/runc", (b"/proc/self/exe", b"init"), record.FLAG_SETUP, True),
+        (b"/usr/bin/runc", (b"runc", b"init"), 0, False),
+        (b"/memfd:runc_cloned:/proc/self/exe", (b"sh",), record.FLAG_SETUP, False),
+        (b"/bin/sh", (b"sh", b"init"), record.FLAG_SETUP, False),
+    ],
+)
+def test_only_the_runtime_itself_is_taken_for_it(
+    assembler: Assembler, records: Any, executable: bytes, args: tuple[bytes, ...], flags: int, dropped: bool
+) -> None:
+    frame = records.exec(*args, executable=executable, flags=flags)
+    assert (assembler.take(frame, NOW_NS) is None) == dropped
+
+
+def test_a_container_too_deep_to_tell_is_flagged(assembler: Assembler, records: Any) -> None:
+    event = told(assembler, records.exec(b"ls", flags=record.FLAG_DEEP, container=bytes(64)))
+    assert event["tocsin"]["truncated"] == ["container.id"] and "container" not in event
+
+
 def test_the_runtimes_own_stages_are_no_news(assembler: Assembler, records: Any) -> None:
     assert assembler.take(records.exit(comm=b"runc:[1:CHILD]"), NOW_NS) is None
     told(assembler, records.exec(b"sh"))

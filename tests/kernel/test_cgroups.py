@@ -1,0 +1,110 @@
+"""Which container a task is in, with cgroups made by hand: nested, too deep, unknown to Docker, or faked by a guest."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from msgspec import UNSET
+
+from tests.kernel.conftest import Watch, does
+from tocsin.lab import Container
+
+pytestmark = [pytest.mark.kernel, pytest.mark.docker]
+
+A, B = "0123456789abcdef" * 4, "fedcba9876543210" * 4
+
+
+def unified() -> Path:
+    """Where the v2 tree is mounted."""
+    lines = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    return next(Path(fields[1]) for fields in lines if fields[2] == "cgroup2")
+
+
+@contextlib.contextmanager
+def cgroup(path: str) -> Iterator[Path]:
+    """Makes the whole path below the root, and removes what it made."""
+    at, made = unified(), []
+    try:
+        for part in path.split("/"):
+            at = at / part
+            if not at.exists():
+                at.mkdir()
+                made.append(at)
+        yield at
+    finally:
+        for folder in reversed(made):
+            remove(folder)
+
+
+def remove(folder: Path) -> None:
+    """A process leaves its cgroup only when its parent has taken note of its end."""
+    for _ in range(200):
+        try:
+            folder.rmdir()
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return
+    raise AssertionError(f"{folder} is still in use")
+
+
+def run_in(folder: Path, *command: str) -> None:
+    """A program whose parent is not ours: it enters the cgroup, then becomes the command."""
+    script = f'echo $$ > {folder}/cgroup.procs; exec "$@"'
+    subprocess.run(["setsid", "--fork", "sh", "-c", script, "sh", *command], check=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (f"docker/{A}", A),
+        (f"docker/{A}/inner/most", A),
+        (f"docker/{A}/docker/{B}", A),
+        (f"tocsin-test.slice/docker-{A}.scope", A),
+        (f"tocsin-test.slice/cri-containerd-{A}.scope", A),
+        (f"tocsin-test.slice/crio-{A}.scope", A),
+        (f"tocsin-test.slice/libpod-{A}.scope/container", A),
+        (f"tocsin-test.slice/nerdctl-{A}.scope", A),
+    ],
+)
+def test_the_outermost_container_counts(watch: Watch, path: str, found: str) -> None:
+    mark = f"mark-cgroup-{len(path)}-{hash(path) & 0xFFFF}"
+    with cgroup(path) as folder:
+        run_in(folder, "/bin/true", mark)
+        event = watch.one(does("exec", command_line=f"/bin/true {mark}"))
+        watch.one(does("exit", command_line=f"/bin/true {mark}"))
+    assert event.container and event.container.id == found
+    assert event.container.name is UNSET  # Docker does not know it; nobody waited long for that
+    assert event.tocsin and event.tocsin.latency and isinstance(event.tocsin.latency.captured_ms, float)
+
+
+@pytest.mark.parametrize("path", [f"tocsin-test.slice/libpod-conmon-{A}.scope", f"tocsin-test.slice/x-{A}"])
+def test_what_is_beside_a_container_is_not_in_it(watch: Watch, box: Container, path: str) -> None:
+    mark = f"mark-beside-{len(path)}"
+    with cgroup(path) as folder:
+        run_in(folder, "/bin/true", mark)
+        box.run("true", mark)
+        watch.one(does("exec", box, command_line=f"true {mark}"))
+    assert not watch.all(does("exec", command_line=f"/bin/true {mark}"))
+
+
+def test_nobody_hides_by_nesting_deep(watch: Watch) -> None:
+    with cgroup(f"docker/{A}" + "/deep" * 40) as folder:
+        run_in(folder, "/bin/true", "mark-deep")
+        event = watch.one(does("exec", command_line="/bin/true mark-deep"))
+        watch.one(does("exit", command_line="/bin/true mark-deep"))
+    assert event.container is UNSET and event.tocsin and event.tocsin.truncated == ["container.id"]
+
+
+def test_who_broke_out_is_still_seen(watch: Watch, box: Container) -> None:
+    """In the container's cgroup and the host's mount namespace, child of a process outside: like runc, but not runc."""
+    folder = unified() / "docker" / box.id
+    run_in(folder, "/bin/true", "mark-broke-out", "init")
+    event = watch.one(does("exec", box, command_line="/bin/true mark-broke-out init"))
+    assert event.process and event.process.executable == os.path.realpath("/bin/true")
