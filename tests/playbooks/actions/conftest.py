@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import subprocess
 import tarfile
 import time
@@ -177,6 +178,12 @@ def world(request: pytest.FixtureRequest) -> World:
         return FakeWorld()
     made: DockerWorld = request.getfixturevalue("docker_world")
     return made
+
+
+@pytest.fixture
+def free_subnet() -> str:
+    """First three parts of a /24 that no interrupted run has left a network on."""
+    return f"172.30.{random.randrange(256)}"
 
 
 @pytest.fixture

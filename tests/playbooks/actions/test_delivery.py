@@ -124,7 +124,7 @@ def test_the_verdict_counts_not_how_its_explanation_drips(sender: Sender, monkey
                 sender.send(message(r.url))
     endless = slowly(b"x" * 60, 0.05)
     with Receiver(lambda s: (s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n"), endless(s))) as r:
-        assert sender.send(message(r.url)).took_s < 0.3
+        assert sender.send(message(r.url)).took_s < 1
 
 
 def test_a_huge_explanation_is_cut(sender: Sender) -> None:
@@ -217,7 +217,7 @@ def test_a_receiver_that_hangs_holds_up_nobody(sender: Sender) -> None:
         started = time.monotonic()
         for n in range(10):
             sender.send(message(good.url, f"g{n}"))
-        assert time.monotonic() - started < TIMEOUT_S
+        assert time.monotonic() - started < 2 * TIMEOUT_S + 0.2  # one after the other it would be three
         for thread in hung:
             thread.join()
 

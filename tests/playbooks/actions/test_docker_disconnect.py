@@ -12,9 +12,9 @@ ALL = disconnect.parameters()
 
 
 @pytest.mark.parametrize("paused", [False, True])
-def test_takes_it_off_all_networks_and_back(world, call, paused: bool) -> None:
-    id, network = world.run(), world.network("172.30.232.0/24")
-    world.attach(id, network, aliases=("web",), address="172.30.232.7")
+def test_takes_it_off_all_networks_and_back(world, call, free_subnet: str, paused: bool) -> None:
+    id, network = world.run(), world.network(f"{free_subnet}.0/24")
+    world.attach(id, network, aliases=("web",), address=f"{free_subnet}.7")
     if paused:
         world.daemon.pause(id)
     before = world.daemon.inspect(id).networks
