@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _RECENT_IDS = 4096
 _MAX_ERROR = 300
+_AFTER_DEFECT_S = 1.0
 _SAY_AFTER_S = 3.0
 """A sink that is away for less than this is not worth a log line: all start and restart at their own pace."""
 
@@ -106,16 +107,18 @@ class Lane:
     # on the thread
 
     def _run(self) -> None:
-        try:
-            while (claimed := self._next()) is not None:
-                self._deliver(*claimed)
-        except Exception:
-            log.exception("%s stopped", self._thread.name, extra={"event.action": "delivery_failed"})
-            raise
-        finally:
-            self._state = "stopped"
-            self._reader.close()
-            self._sink.close()
+        while not self._stopping:
+            try:
+                while (claimed := self._next()) is not None:
+                    self._deliver(*claimed)
+            except Exception as e:  # a defect of ours: even so nobody waits for ever, and nothing is passed over
+                log.exception("%s failed and goes on", self._thread.name, extra={"event.action": "delivery_failed"})
+                self._failed(f"internal error: {e!r}")
+                self.position.again()
+                self._interrupt.wait(_AFTER_DEFECT_S)
+        self._state = "stopped"
+        self._reader.close()
+        self._sink.close()
 
     def _next(self) -> tuple[Batch, int] | None:
         """The next batch, claimed, with the position's generation; None when stopping."""

@@ -197,14 +197,13 @@ class Forwarder:
         """A segment is about to go: some sinks may not have had all of it."""
         for lane in self._lanes:
             if lane.topic == topic:
-                lost = lane.position.skip(dropped.end)
-                self._lose(topic, lane.name, "the spool was full", lost)
-                if topic == EVENTS:
-                    self._losses.retell(lane.name, lost)
+                self._lose(topic, lane.name, "the spool was full", lane.position.skip(dropped.end))
 
     def _lose(self, topic: str, sink: str, reason: str, lost: range) -> None:
         spool = self._spools[topic]
         count = spool.missing(lost.start, lost.stop)
+        if topic == EVENTS:
+            self._losses.retell(lost)
         if count > 0:
             self._losses.add(Loss(topic, sink, reason, lost.start, lost.stop, count, *spool.span(lost)))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from forwarder.sinks import ALERTS
+
 MIB = 1024 * 1024
 
 
@@ -32,7 +34,7 @@ class Limits:
     def share(self, topic: str) -> int:
         """Bytes that one topic may keep: a flood of events must not push out alerts."""
         alerts = self.spool_bytes // 8
-        return alerts if topic == "alerts" else self.spool_bytes - alerts
+        return alerts if topic == ALERTS else self.spool_bytes - alerts
 
     def segment(self, topic: str) -> int:
         return min(self.segment_bytes, self.share(topic) // 4)

@@ -15,7 +15,7 @@ from ecs_mappings.event import Ecs, Event, EventMeta, Host, Tocsin, encode
 from ecs_mappings.event import Loss as LossDetail
 
 _RECENT = 20
-_TOLD = 1000
+_TOLD = 10_000
 """So many events_lost events are remembered, for the case that they are lost themselves."""
 
 
@@ -65,6 +65,7 @@ class Losses:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._pending: dict[tuple[str, str, str, bool], Loss] = {}
+        self._again: dict[Loss, None] = {}
         self._recent: list[Loss] = []
         self._told: dict[int, Loss] = {}
         self._counts: Counter[tuple[str, str]] = Counter()
@@ -74,11 +75,14 @@ class Losses:
             self._counts[loss.topic, loss.sink] += loss.count or 0
             self._merge(loss)
 
-    def retell(self, sink: str, lost: range) -> None:
-        """The sink will not get the records at these offsets: what they told of its own losses is told again."""
+    def retell(self, lost: range) -> None:
+        """Some sink will not get the records at these offsets: the losses they told of are told again, as they were.
+
+        Not merged into new ones: a sink that did get them knows them by their ids, and must not count them twice.
+        """
         with self._lock:
-            for offset in [x for x, loss in self._told.items() if x in lost and loss.sink == sink]:
-                self._merge(self._told.pop(offset))
+            for offset in [x for x in self._told if x in lost]:
+                self._again[self._told.pop(offset)] = None
 
     def report(self, append: Callable[[Sequence[bytes]], int]) -> bool:
         """Appends an events_lost event for each loss since the last call; True if there was one.
@@ -86,19 +90,21 @@ class Losses:
         `append` returns the offset of the first. When it raises, the losses stay and are told by a later call.
         """
         with self._lock:
-            pending, self._pending = self._pending, {}
-        if not pending:
+            new, self._pending = list(self._pending.values()), {}
+            again, self._again = list(self._again), {}
+        if not (new or again):
             return False
         try:
-            offset = append([encode(loss.event()) for loss in pending.values()])
+            offset = append([encode(loss.event()) for loss in [*again, *new]])
         except BaseException:
             with self._lock:
-                for loss in pending.values():
+                self._again |= dict.fromkeys(again)
+                for loss in new:
                     self._merge(loss)
             raise
         with self._lock:
-            self._recent = [*self._recent, *pending.values()][-_RECENT:]
-            self._told |= dict(enumerate(pending.values(), offset))
+            self._recent = [*self._recent, *new][-_RECENT:]
+            self._told |= dict(enumerate([*again, *new], offset))
             while len(self._told) > _TOLD:
                 del self._told[next(iter(self._told))]
         return True

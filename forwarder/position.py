@@ -23,7 +23,7 @@ class Position:
     def __init__(self, cursor: int) -> None:
         self.cursor = cursor
         self.generation = 0
-        """Counts the rewinds."""
+        """Counts the times that what was on its way was called back."""
         self._ahead = cursor
         self._lock = threading.Lock()
 
@@ -58,6 +58,12 @@ class Position:
                 self.cursor = to
             self._ahead = to
             return lost
+
+    def again(self) -> None:
+        """What is on its way is given up, to be read anew."""
+        with self._lock:
+            self._ahead = self.cursor
+            self.generation += 1
 
     def back(self, offset: int) -> int:
         """Moves the cursor back to `offset`, never forward; returns where it is now."""

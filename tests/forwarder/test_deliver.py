@@ -169,6 +169,26 @@ def test_a_sink_that_answers_too_little_is_not_believed(spool: Spool, lane: Make
     assert sink.calls == 3
 
 
+def test_a_defect_of_our_own_passes_nothing_over(spool: Spool, lane: MakeLane, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("forwarder.deliver._AFTER_DEFECT_S", 0.05)
+    defects = [ZeroDivisionError("odd")]
+
+    sink = MemorySink()
+    one = lane(sink)
+    real = one._deliver
+
+    def deliver(*claimed: object) -> None:
+        if defects:
+            raise defects.pop()
+        real(*claimed)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(one, "_deliver", deliver)
+    spool.append(numbers(0, 5))
+    assert sink.wait("events", 5) == list(enumerate(numbers(0, 5)))
+    until(lambda: one.position.cursor == 5)
+    assert one.status()["error"] is None
+
+
 def test_a_rewind_takes_back_a_batch_on_its_way(spool: Spool, lane: MakeLane) -> None:
     entered, leave = threading.Event(), threading.Event()
     gate = [True]

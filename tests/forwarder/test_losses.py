@@ -73,14 +73,18 @@ def test_what_cannot_be_told_now_is_told_later() -> None:
     assert [detail(e).count for e in told(losses)] == [12]
 
 
-def test_a_loss_whose_event_is_lost_itself_is_told_again() -> None:
+def test_a_loss_whose_event_is_lost_is_told_again_as_it_was() -> None:
     losses = Losses()
     losses.add(loss(0, 10))
-    losses.add(loss(0, 5, sink="correlator"))
-    told(losses, offset=100)
-    losses.add(loss(90, 120))
-    losses.retell("store", range(90, 120))
-    losses.retell("correlator", range(90, 100))
-    assert [(detail(e).sink, detail(e).count) for e in told(losses, offset=200)] == [("store", 40)]
-    losses.retell("store", range(90, 120))
-    assert told(losses) == []
+    losses.add(loss(3, 4, sink="correlator"))
+    before = told(losses, offset=100)
+    losses.retell(range(90, 101))
+    losses.retell(range(90, 101))
+    losses.add(loss(90, 101))
+    after = told(losses, offset=200)
+    assert [detail(e).count for e in after] == [10, 11]
+    assert after[0].event.id == before[0].event.id and after[0].event.start == before[0].event.start
+    assert losses.count("events", "store") == 21
+    losses.retell(range(101, 102))
+    losses.retell(range(200, 201))
+    assert [detail(e).sink for e in told(losses)] == ["correlator", "store"]

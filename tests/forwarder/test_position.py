@@ -59,6 +59,14 @@ class PositionMachine(RuleBasedStateMachine):
         if self.flying[0] != self.position.generation:
             self.flying = None
 
+    @precondition(lambda self: self.flying is not None)
+    @rule()
+    def again(self) -> None:
+        """The lane failed: the batch is read anew. What was dropped behind it is found to be missing anew."""
+        self.position.again()
+        self.flying = None
+        self.fate = {offset: fate for offset, fate in self.fate.items() if offset < self.position.cursor}
+
     @rule(n=st.integers(1, 9))
     def drop(self, n: int) -> None:
         lost = self.position.skip(min(self.position.place().offset + n, self.end))
