@@ -112,7 +112,8 @@ def _forwarder(status: dict[str, Any]) -> Iterator[str]:
                 yield f"forwarder: {sink} is {lane['lag']} {topic} behind"
     for sink, letters in status["dead_letters"].items():
         if letters["kept"]:
-            yield f"forwarder: {letters['kept']} dead letters of {sink}, the last because: {letters['last_reason']}"
+            reason = letters["last_reason"]
+            yield f"forwarder: {letters['kept']} dead letters of {sink} (tocsin resend {sink}), the last: {reason}"
 
 
 def _correlator(status: dict[str, Any]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from tocsin.cli._playbooks_link import decided_by, full_id, get, post, time_of
+from tocsin.cli._ask import decided_by, full_id, get, post, time_of
 
 
 def decide(
@@ -18,7 +18,7 @@ def decide(
         _show_waiting(config, as_json)
         return
     approval = full_id(config, "approvals", given)
-    found = post(config, f"/approvals/{approval}?decision={decision}&{decided_by(by)}")
+    found = post(config, "playbooks", f"/approvals/{approval}?decision={decision}&{decided_by(by)}")
     if as_json:
         print_json(found)
     else:
@@ -28,7 +28,7 @@ def decide(
 def _show_waiting(config: Path | None, as_json: bool) -> None:
     from tocsin.terminal import print_json, print_table
 
-    waiting = get(config, "/approvals?state=pending&limit=1000")
+    waiting = get(config, "playbooks", "/approvals?state=pending&limit=1000")
     if as_json:
         for approval in waiting:
             print_json(approval)

@@ -93,7 +93,8 @@ def _print(found: Story) -> None:
     count = newest.tocsin.alert.count if newest.tocsin and newest.tocsin.alert else 1
     last = newest.tocsin.alert.last_seen if newest.tocsin and newest.tocsin.alert else found.detail.last_seen
     print_text(f"id {alert.event.id}")
-    print_text(f"{count} times from {local(found.detail.first_seen)} to {local(last)}")
+    first = local(found.detail.first_seen)
+    print_text(f"once, at {first}" if count == 1 else f"{count} times from {first} to {local(last)}")
     if not found.detail.evidence_complete:
         print_text("events were lost in the span this alert looked at", style="yellow")
     print_text("\nWhat happened", style="bold")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from tocsin.cli._ask import By
 from tocsin.cli._decide import decide
 from tocsin.cli._options import Config, Json
-from tocsin.cli._playbooks_link import By
 
 
 def approve(

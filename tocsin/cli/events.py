@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -43,6 +42,7 @@ def search(
     [bold]Examples:[/] tocsin events search --container web --since 10m
     tocsin events search --where process.name=curl --json | jq .process.args
     """
+    from tocsin.event_line import print_event
     from tocsin.storage import opened
 
     asked = _filters.query(
@@ -52,7 +52,7 @@ def search(
     with opened(settings(config)) as store:
         documents = store.search(asked).documents[::-1]
     for document in documents:
-        _show(document, as_json)
+        print_event(document, as_json)
     if not documents and not as_json:
         typer.echo("no event matches")
 
@@ -91,6 +91,7 @@ def _follow(store: Store, asked: Query, interval: float, as_json: bool) -> None:
     from ecs_mappings.event import decode
     from store import MAX_LIMIT
     from tocsin.errors import RetryLater
+    from tocsin.event_line import print_event
 
     shown: dict[str, datetime] = {}
     while True:
@@ -103,7 +104,7 @@ def _follow(store: Store, asked: Query, interval: float, as_json: bool) -> None:
                     event = decode(document)
                     if event.event.id not in shown:
                         shown[event.event.id] = event.timestamp
-                        _show(document, as_json)
+                        print_event(document, as_json)
                 if page.next is None:
                     break
                 page_query = replace(page_query, after=page.next)
@@ -113,20 +114,3 @@ def _follow(store: Store, asked: Query, interval: float, as_json: bool) -> None:
         asked = replace(asked, since=first)
         shown = {key: at for key, at in shown.items() if at >= first}
         time.sleep(interval)
-
-
-def _show(document: bytes, as_json: bool) -> None:
-    from ecs_mappings.event import decode
-    from tocsin.describe import local, subject, summary
-    from tocsin.terminal import print_json, print_line
-
-    if as_json:
-        print_json(json.loads(document))
-        return
-    event = decode(document)
-    kind = event.event.dataset.removeprefix("tocsin.")
-    print_line(f"{local(event.timestamp)}  {kind:<9} {subject(event):<20.20}  {summary(event)}", style=_style(kind))
-
-
-def _style(kind: str) -> str:
-    return {"alert": "red", "response": "cyan", "sensor": "dim"}.get(kind, "")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from tocsin.cli._ask import By, decided_by, post
 from tocsin.cli._options import Config, Json
-from tocsin.cli._playbooks_link import By, decided_by, post
 
 
 def resume(by: By = None, config: Config = None, as_json: Json = False) -> None:
@@ -13,7 +13,7 @@ def resume(by: By = None, config: Config = None, as_json: Json = False) -> None:
     """
     from tocsin.terminal import print_json, print_text
 
-    found = post(config, f"/resume?{decided_by(by)}")
+    found = post(config, "playbooks", f"/resume?{decided_by(by)}")
     if as_json:
         print_json(found)
     else:

@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tocsin.cli._ask import full_id, get, time_of
 from tocsin.cli._options import Config, Json
-from tocsin.cli._playbooks_link import full_id, get, time_of
 
 app = typer.Typer(help="What was done: runs of playbooks, step by step.")
 
@@ -30,7 +30,7 @@ def list_runs(
 
     from tocsin import terminal
 
-    found = get(config, "/runs?" + urlencode({"limit": limit, **({"state": state} if state else {})}))
+    found = get(config, "playbooks", "/runs?" + urlencode({"limit": limit, **({"state": state} if state else {})}))
     if as_json:
         for run in found:
             terminal.print_json(run)
@@ -57,7 +57,7 @@ def show(
     """
     from tocsin.terminal import print_json
 
-    found = get(config, f"/runs/{full_id(config, 'runs', run)}")
+    found = get(config, "playbooks", f"/runs/{full_id(config, 'runs', run)}")
     if as_json:
         print_json(found)
     else:

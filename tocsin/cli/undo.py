@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
+from tocsin.cli._ask import UNDO_TIMEOUT_S, By, decided_by, full_id, get, post, time_of
 from tocsin.cli._options import Config, Json
-from tocsin.cli._playbooks_link import UNDO_TIMEOUT_S, By, decided_by, full_id, get, post, time_of
 
 app = typer.Typer(help="What will be taken back, and when; or take it back now.")
 
@@ -24,7 +24,7 @@ def list_undos(
     """
     from tocsin.terminal import print_json, print_table, state
 
-    found = get(config, "/undos?limit=1000" + ("" if every else "&state=armed"))
+    found = get(config, "playbooks", "/undos?limit=1000" + ("" if every else "&state=armed"))
     if as_json:
         for undo in found:
             print_json(undo)
@@ -53,7 +53,7 @@ def now(
     from tocsin.terminal import print_json, print_state
 
     path = f"/undo/{full_id(config, 'runs', run)}?{decided_by(by)}"
-    found = post(config, path, UNDO_TIMEOUT_S)
+    found = post(config, "playbooks", path, UNDO_TIMEOUT_S)
     for undo in found:
         if as_json:
             print_json(undo)

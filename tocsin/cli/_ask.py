@@ -1,16 +1,21 @@
-"""What the commands about runs, approvals and undos share: asking the playbooks process over its socket."""
+"""What commands share that ask a running process over its socket: who asks, which id is meant, how it fails."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
 import typer
 
 from tocsin.cli._options import settings
+
+if TYPE_CHECKING:
+    from tocsin.link import Client
 
 UNDO_TIMEOUT_S = 300.0
 """Each step may take a minute to take back."""
@@ -18,27 +23,34 @@ UNDO_TIMEOUT_S = 300.0
 By = Annotated[str | None, typer.Option("--by", help="Who decides, for the audit.", show_default="the user logged in")]
 
 
-def get(config: Path | None, path: str) -> Any:
-    return _call(config, "GET", path)
+def get(config: Path | None, process: str, path: str) -> Any:
+    return _call(config, process, "GET", path)
 
 
-def post(config: Path | None, path: str, timeout_s: float = 30.0) -> Any:
-    return _call(config, "POST", path, timeout_s)
+def post(config: Path | None, process: str, path: str, timeout_s: float = 30.0) -> Any:
+    return _call(config, process, "POST", path, timeout_s)
 
 
-def _call(config: Path | None, method: str, path: str, timeout_s: float = 30.0) -> Any:
+def _call(config: Path | None, process: str, method: str, path: str, timeout_s: float = 30.0) -> Any:
     """The answer, decoded. TocsinError (exit 1) when nobody answers; UsageError (exit 2) when it refuses."""
-    from tocsin import link
-    from tocsin.errors import Rejected, RetryLater, TocsinError, UsageError
-
-    socket = settings(config).socket("playbooks")
-    client = link.Client(socket, timeout_s)
-    try:
+    with asking(config, process, timeout_s) as client:
         return (client.get(path) if method == "GET" else client.post(path)).decoded()
+
+
+@contextlib.contextmanager
+def asking(config: Path | None, process: str, timeout_s: float = 30.0) -> Iterator[Client]:
+    """A client of the process, whose errors are told as people need them."""
+    from tocsin.errors import Rejected, RetryLater, TocsinError, UsageError
+    from tocsin.link import Client
+
+    socket = settings(config).socket(process)
+    client = Client(socket, timeout_s)
+    try:
+        yield client
     except Rejected as e:
         raise UsageError(str(e)) from e
     except RetryLater as e:
-        raise TocsinError(f"{socket}: the playbooks do not answer ({e}): is Tocsin running? see `tocsin status`") from e
+        raise TocsinError(f"{socket}: no answer ({e}): is Tocsin running? see `tocsin status`") from e
     finally:
         client.close()
 
@@ -53,7 +65,7 @@ def full_id(config: Path | None, kind: str, given: str) -> str:
     """The id that begins as given, among the newest thousand of `runs` or `approvals`."""
     from tocsin.story import one_of
 
-    ids = [str(x["id"]) for x in get(config, f"/{kind}?limit=1000")]
+    ids = [str(x["id"]) for x in get(config, "playbooks", f"/{kind}?limit=1000")]
     return one_of(ids, given, kind.removesuffix("s"), f"tocsin {'runs list' if kind == 'runs' else 'approve'}")
 
 
