@@ -33,9 +33,11 @@ class Story:
     """What completed the first firing, in order; those the store still has."""
     responses: list[Event]
     """In order of time."""
+    stored_ns: int | None = None
+    """When the store had taken the alert (time.time_ns); the forwarder remembers the newest few thousand."""
 
     def timeline(self) -> dict[str, float]:
-        """Milliseconds from the kernel's time of the completing event to each hop: the first response that has one."""
+        """Milliseconds from the kernel's time of the completing event to each hop, in order: the first that has one."""
         sources = [self.alert, *self.responses]
         found: dict[str, float] = {}
         for hop in HOPS:
@@ -43,7 +45,9 @@ class Story:
             known = [value for value in values if value is not UNSET]
             if known:
                 found[hop] = known[0]
-        return found
+        if self.stored_ns is not None:
+            found["stored"] = round(self.stored_ns / 1e6 - self.alert.timestamp.timestamp() * 1e3, 3)
+        return dict(sorted(found.items(), key=lambda hop: hop[1]))
 
     def ancestors(self) -> list[str]:
         """The completing event's process and those above it, the process first."""
@@ -62,8 +66,11 @@ def _latency(event: Event) -> Latency | None:
     return (event.tocsin.latency or None) if event.tocsin else None
 
 
-def tell(store: Store, given: str) -> Story:
-    """The story of the alert with this id, or whose id begins so. UsageError when there is none, or several."""
+def tell(store: Store, given: str, stored: Mapping[str, int] | None = None) -> Story:
+    """The story of the alert with this id, or whose id begins so. UsageError when there is none, or several.
+
+    `stored`: id of an alert -> when the store had taken it, as the forwarder's status has it.
+    """
     event = _find(store, given)
     detail = _detail(event)
     if detail.group != event.event.id:
@@ -80,6 +87,7 @@ def tell(store: Store, given: str) -> Story:
         newest=max([event, *documents], key=lambda e: _detail(e).count),
         events=[decode(document) for document in triggers if document is not None],
         responses=sorted(responses, key=lambda e: e.timestamp),
+        stored_ns=(stored or {}).get(event.event.id),
     )
 
 

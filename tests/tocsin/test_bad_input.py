@@ -25,11 +25,12 @@ steps:
 
 RULE = """\
 title: Mine
+taxonomy: ecs
 id: 5b1c7d56-5d3b-4f0a-9f0e-3d6c2f6d0c11
 logsource: {category: process_creation, product: linux}
 detection:
   sel:
-    process.name: foo
+    process.executable: foo
   condition: sel
 level: low
 """
@@ -99,11 +100,11 @@ def test_a_playbook_for_a_rule_that_is_not_there(tocsin: Tocsin, tmp_path: Path)
 @pytest.mark.parametrize(
     ("old", "new", "line", "expected"),
     [
-        ("  condition: sel", "  condition: sel and 1 of nothing*", 7, "nothing*"),
-        ("    process.name: foo", "    process.nmae: foo", 6, "process.nmae"),
-        ("level: low", "level: lo", 8, "level"),
-        ("level: low", "level: low\nlevel: high", 9, "twice"),
-        ("    process.name: foo", "    process.name|nope: foo", 6, "nope"),
+        ("  condition: sel", "  condition: sel and 1 of nothing*", 8, "nothing*"),
+        ("    process.executable: foo", "    process.nmae: foo", 7, "process.nmae"),
+        ("level: low", "level: lo", 9, "level"),
+        ("level: low", "level: low\nlevel: high", 10, "twice"),
+        ("    process.executable: foo", "    process.executable|nope: foo", 7, "nope"),
     ],
 )
 def test_a_wrong_rule(tocsin: Tocsin, tmp_path: Path, old: str, new: str, line: int, expected: str) -> None:
@@ -115,7 +116,7 @@ def test_a_wrong_rule(tocsin: Tocsin, tmp_path: Path, old: str, new: str, line: 
 def test_a_wrong_rule_stops_the_start(tocsin_process: Tocsin, tmp_path: Path) -> None:
     (tmp_path / "mine.yml").write_text(RULE.replace("level: low", "level: lo"))
     ran = tocsin_process("start", "correlator", environ={"TOCSIN_CORRELATOR_RULES": str(tmp_path)})
-    assert_refused(ran, f"error: {tmp_path}/mine.yml:8: ")
+    assert_refused(ran, f"error: {tmp_path}/mine.yml:9: ")
     assert not (tmp_path / "run/correlator.sock").exists()
 
 
@@ -211,6 +212,6 @@ def test_up_starts_nothing_when_anything_is_wrong(tocsin_process: Tocsin, tmp_pa
         "up",
         environ={"TOCSIN_PLAYBOOKS_PLAYBOOKS": str(tmp_path), "TOCSIN_CORRELATOR_RULES": str(tmp_path / "rules")},
     )
-    assert_refused(ran, "bad.yml:4: ", "mine.yml:8: ", "error: nothing was started")
+    assert_refused(ran, "bad.yml:4: ", "mine.yml:9: ", "error: nothing was started")
     assert not list((tmp_path / "run").glob("*.sock"))
     assert not (tmp_path / "state/forwarder/events").exists()

@@ -13,6 +13,7 @@ from tocsin.cli._options import Config, Json, settings
 if TYPE_CHECKING:
     from ecs_mappings.event import Event
     from store.alerts import AlertGroup
+    from tocsin.settings import Settings
     from tocsin.story import Story
 
 app = typer.Typer(help="What was judged: alerts, and the story of each.")
@@ -74,12 +75,28 @@ def show(
     from tocsin.story import tell
     from tocsin.terminal import print_json
 
-    with opened(settings(config)) as store:
-        found = tell(store, alert)
+    loaded = settings(config)
+    with opened(loaded) as store:
+        found = tell(store, alert, _stored(loaded))
     if as_json:
         print_json(_public_story(found))
     else:
         _print(found)
+
+
+def _stored(loaded: Settings) -> dict[str, int]:
+    """Of the newest alerts; empty when no forwarder runs here."""
+    from tocsin.errors import TocsinError
+    from tocsin.link import Client
+
+    client = Client(loaded.socket("forwarder"), timeout_s=3)
+    try:
+        stored: dict[str, int] = client.get("/status").decoded()["stored"]
+        return stored
+    except TocsinError:
+        return {}
+    finally:
+        client.close()
 
 
 def _print(found: Story) -> None:
