@@ -28,6 +28,7 @@ class Services:
     daemon: Daemon
     secrets: Secrets
     evidence_dir: Path
+    evidence_limit_bytes: int = 1024 * 1024 * 1024
     console_url: str | None = None
 
 

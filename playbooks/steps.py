@@ -233,6 +233,7 @@ class Steps:
             attempt=number,
             delivery_id=delivery_id(live.run.id, step.id),
             evidence_dir=self._services.evidence_dir / live.run.id,
+            evidence_limit_bytes=self._services.evidence_limit_bytes,
             deadline=deadline,
             daemon=self._services.daemon,
             post=lambda delivery: None,

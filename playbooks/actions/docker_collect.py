@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args
@@ -119,13 +120,15 @@ def _target(call: Call) -> Path:
 
 
 def _parts(call: Call, p: Parameters) -> Iterator[evidence.Part]:
-    """Each kind in turn; what one does not use of its share is left to those after it."""
+    """Each kind in turn with its share of size and time; what one does not use is left to those after it."""
     left = p.max_size
     kinds = [kind for kind in get_args(Kind) if kind in p.include]
     for number, kind in enumerate(kinds):
         name, read = _READERS[kind]
+        now, still = time.monotonic(), len(kinds) - number
+        until = now + (call.deadline - now) / (still + 1)  # one share is for writing it all
         try:
-            reading = read(call, p, left // (len(kinds) - number))
+            reading = read(call, p, left // still, until)
         except (Refused, DaemonTimeout) as e:
             yield evidence.Part(name, error=str(e))
         else:
@@ -133,7 +136,7 @@ def _parts(call: Call, p: Parameters) -> Iterator[evidence.Part]:
             yield evidence.Part(name, reading.content, reading.cut)
 
 
-def _inspect(call: Call, p: Parameters, max_bytes: int) -> Reading:
+def _inspect(call: Call, p: Parameters, max_bytes: int, until: float) -> Reading:
     document = call.daemon.inspect_document(container_of(call))
     config = document.get("Config") or {}
     config["Env"] = [f"{str(entry).partition('=')[0]}=<redacted>" for entry in config.get("Env") or []]
@@ -141,13 +144,13 @@ def _inspect(call: Call, p: Parameters, max_bytes: int) -> Reading:
     return Reading(content[:max_bytes], cut=len(content) > max_bytes)
 
 
-_Reader = Callable[[Call, Parameters, int], Reading]
+_Reader = Callable[[Call, Parameters, int, float], Reading]
 _READERS: Mapping[str, tuple[str, _Reader]] = {
     "inspect": ("inspect.json", _inspect),
-    "top": ("top.json", lambda c, p, n: c.daemon.top(container_of(c), n, c.deadline)),
-    "diff": ("diff.json", lambda c, p, n: c.daemon.changes(container_of(c), n, c.deadline)),
-    "events": ("events.ndjson", lambda c, p, n: c.daemon.events(container_of(c), n, c.deadline)),
-    "logs": ("logs.txt", lambda c, p, n: c.daemon.logs(container_of(c), p.log_lines, n, c.deadline)),
+    "top": ("top.json", lambda c, p, n, t: c.daemon.top(container_of(c), n, t)),
+    "diff": ("diff.json", lambda c, p, n, t: c.daemon.changes(container_of(c), n, t)),
+    "events": ("events.ndjson", lambda c, p, n, t: c.daemon.events(container_of(c), n, t)),
+    "logs": ("logs.txt", lambda c, p, n, t: c.daemon.logs(container_of(c), p.log_lines, n, t)),
 }
 
 action = Collect()

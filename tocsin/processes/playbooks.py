@@ -47,7 +47,11 @@ class PlaybooksProcess:
             self.playbooks,
             directory,
             Services(
-                daemon=self.daemon, secrets=secrets, evidence_dir=directory / "evidence", console_url=chosen.console_url
+                daemon=self.daemon,
+                secrets=secrets,
+                evidence_dir=directory / "evidence",
+                evidence_limit_bytes=chosen.evidence_mib * 1024 * 1024,
+                console_url=chosen.console_url,
             ),
             sender.send,
             partial(_emit, forwarder),

@@ -178,3 +178,17 @@ def test_no_step_name_leads_out_of_the_directory(name: str) -> None:
 def test_odd_parameters_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         collect.parameters(**wrong)
+
+
+def test_one_part_cannot_take_the_time_of_all(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    daemon = FakeDaemon()
+    c = call(daemon, daemon.add(logs=("hello",)), deadline=time.monotonic() + 0.6)
+
+    def drips(id: str, max_bytes: int, deadline: float) -> None:
+        time.sleep(max(0.0, deadline - time.monotonic()))
+        raise DaemonTimeout("took too long")
+
+    monkeypatch.setattr(daemon, "changes", drips)
+    result = taken(c)
+    assert result.data["missing"] == {"diff.json": "took too long"}
+    assert "logs.txt" in result.data["parts"] and time.monotonic() < c.deadline
