@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 
 from ecs_mappings.event import Container
 
 GRACE_NS = 500_000_000
 """How long a removed container keeps its name, for events that are still on their way."""
-MAX_UNNAMED = 4096
+MAX_REMEMBERED = 4096
 
 _ID = re.compile(r"(?:(?:docker|libpod|crio|nerdctl|cri-containerd)-)?([0-9a-f]{64})(?:\.scope)?")
 """docker, containerd, cri-o, podman, nerdctl; cgroupfs and systemd. bpf/common.h id_position() has the same table.
@@ -46,7 +47,8 @@ class Containers:
     def __init__(self) -> None:
         self._known: dict[str, Container] = {}
         self._forget_at_ns: dict[str, int] = {}
-        self._unnamed: dict[str, Container] = {}
+        self._unnamed: OrderedDict[str, Container] = OrderedDict()
+        self._removed: OrderedDict[str, None] = OrderedDict()
 
     def __contains__(self, container_id: str) -> bool:
         return container_id in self._known
@@ -58,12 +60,17 @@ class Containers:
         return iter(self._known)
 
     def learn(self, container: Container) -> None:
+        """The newest word on it. An answer that comes after the removal is no news: ids are never used again."""
+        if container.id in self._removed:
+            return
         self._known[container.id] = container
-        self._forget_at_ns.pop(container.id, None)
         self._unnamed.pop(container.id, None)
 
     def removed(self, container_id: str, now_ns: int) -> None:
         """Forgets the container GRACE_NS from now."""
+        self._removed[container_id] = None
+        if len(self._removed) > MAX_REMEMBERED:
+            self._removed.popitem(last=False)
         if container_id in self._known:
             self._forget_at_ns[container_id] = now_ns + GRACE_NS
 
@@ -77,6 +84,6 @@ class Containers:
         found = self._known.get(container_id) or self._unnamed.get(container_id)
         if found is None:
             found = self._unnamed[container_id] = Container(id=container_id)
-            if len(self._unnamed) > MAX_UNNAMED:
-                del self._unnamed[next(iter(self._unnamed))]
+            if len(self._unnamed) > MAX_REMEMBERED:
+                self._unnamed.popitem(last=False)
         return found

@@ -102,9 +102,11 @@ class FrameQueue:
     `put` says when there is enough, and the source then leaves the rest where it is (the kernel's ring counts its own
     losses)."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_bytes: int = 64 * 1024 * 1024) -> None:
         self._limit = limit
+        self._limit_bytes = limit_bytes
         self._frames: deque[Frame] = deque()
+        self._bytes = 0
         self._changed = threading.Condition(threading.Lock())
 
     def __len__(self) -> int:
@@ -114,20 +116,25 @@ class FrameQueue:
         """Always takes the frame; False when the source should wait for room before the next."""
         with self._changed:
             self._frames.append(frame)
+            self._bytes += len(frame.data)
             self._changed.notify()
-            return len(self._frames) < self._limit
+            return self._has_room()
 
     def wait_for_room(self, timeout_s: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: len(self._frames) < self._limit, timeout_s)
+            return self._changed.wait_for(self._has_room, timeout_s)
 
     def take(self, most: int, timeout_s: float) -> list[Frame]:
         """At once what there is, up to `most`; waits up to `timeout_s` when there is nothing."""
         with self._changed:
             if not self._frames:
                 self._changed.wait(timeout_s)
-            frames = self._frames
+            frames, was_full = self._frames, not self._has_room()
             taken = [frames.popleft() for _ in range(min(most, len(frames)))]
-            if len(frames) + len(taken) >= self._limit:
+            self._bytes -= sum(len(frame.data) for frame in taken)
+            if was_full:
                 self._changed.notify_all()
             return taken
+
+    def _has_room(self) -> bool:
+        return len(self._frames) < self._limit and self._bytes < self._limit_bytes

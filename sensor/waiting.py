@@ -16,6 +16,9 @@ from sensor.record import container_bytes
 WAIT_NS = 50_000_000
 MAX_WAITING = 1024
 ASK_AGAIN_NS = 10_000_000_000
+"""After Docker said that it knows no such container."""
+LATE_NS = 200_000_000
+"""After no answer came in time: dockerd gives none about a container while it starts it."""
 MAX_SETTLED = 4096
 
 _OUTSIDE = bytes(64)
@@ -45,7 +48,7 @@ class Waiting:
             assert isinstance(fact, ContainerFact)
             key = fact.id.encode()
             if fact.container is None:
-                self._settle(key, now_ns)
+                self._settle(key, now_ns + ASK_AGAIN_NS)
             return [frame, *self._release(key)]
         return (frame,)
 
@@ -72,18 +75,18 @@ class Waiting:
             return False
         if self._ask(container_id):
             return True
-        self._settle(key, now_ns)
+        self._settle(key, now_ns + LATE_NS)
         return False
 
-    def _settle(self, key: bytes, now_ns: int) -> None:
-        """Not to be asked for again for a while."""
+    def _settle(self, key: bytes, until_ns: int) -> None:
+        """Not to be asked for again before then."""
         self._settled.pop(key, None)
-        self._settled[key] = now_ns + ASK_AGAIN_NS
+        self._settled[key] = until_ns
         if len(self._settled) > MAX_SETTLED:
             del self._settled[next(iter(self._settled))]
 
     def _give_up(self, key: bytes, now_ns: int) -> Iterable[Frame]:
-        self._settle(key, now_ns)
+        self._settle(key, now_ns + LATE_NS)
         return self._release(key)
 
     def _release(self, key: bytes) -> Iterable[Frame]:

@@ -25,7 +25,7 @@ import requests
 from docker.errors import DockerException, NotFound
 
 from ecs_mappings.event import Container, ImageHash, SecurityContext
-from sensor.frames import ContainerFact, FrameQueue, frame_of
+from sensor.frames import ContainerFact, Frame, FrameQueue, frame_of
 from sensor.sources import lifecycle
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,8 @@ class DockerSource:
         self._stopping = threading.Event()
         self._stream: Any = None
         self._seen: OrderedDict[tuple[object, ...], None] = OrderedDict()
-        self._last_ns = 0
+        self._told: set[str] = set()
+        self._last_ns = time.time_ns()
         self._images: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._threads = [
             threading.Thread(target=self._follow, name="sensor-docker-events", daemon=True),
@@ -99,7 +100,7 @@ class DockerSource:
                     self._connect()
                     failures = 0
                     for event in self._stream:
-                        self._take(event)
+                        self._take_any(event)
                 self._disconnect("dockerd closed the event stream")
             except ERRORS as e:
                 self._disconnect(_reason(e))
@@ -107,8 +108,8 @@ class DockerSource:
             failures += 1
 
     def _since(self) -> str:
-        """The last event's time, to the nanosecond; at first, now."""
-        seconds, nanoseconds = divmod(self._last_ns or time.time_ns(), 1_000_000_000)
+        """The last event's time, to the nanosecond; at first, our own beginning."""
+        seconds, nanoseconds = divmod(self._last_ns, 1_000_000_000)
         return f"{seconds}.{nanoseconds:09d}"
 
     def _connect(self) -> None:
@@ -123,6 +124,13 @@ class DockerSource:
             )  # fmt: skip
         self.connected, self.detail = False, why
         self._listed.set()
+
+    def _take_any(self, event: Any) -> None:
+        """What is no event of Docker's goes on as it is, to be counted and reported where records are understood."""
+        try:
+            self._take(event)
+        except ERRORS:
+            self._queue.put(Frame("lifecycle", repr(event)[:1024].encode()))
 
     def _take(self, event: dict[str, Any]) -> None:
         """`since` repeats the events of its own instant: those are dropped."""
@@ -143,7 +151,7 @@ class DockerSource:
         if fact is not None:
             self._queue.put(frame_of(fact))
         if lifecycle.is_removal(event):
-            self._queue.put(frame_of(ContainerFact(lifecycle.container_of(event), removed=True)))
+            self._remove(lifecycle.container_of(event))
 
     # The thread that answers
 
@@ -167,15 +175,25 @@ class DockerSource:
                 self._listed.set()
 
     def _list(self, client: Any) -> None:
-        for summary in client.containers(all=True):
-            self._tell(client, str(summary["Id"]))
+        """All there are; and what was told of before and is gone now, unseen, is removed."""
+        there = [str(summary["Id"]) for summary in client.containers(all=True)]
+        for container_id in self._told - set(there):
+            self._remove(container_id)
+        for container_id in there:
+            self._tell(client, container_id)
 
     def _tell(self, client: Any, container_id: str) -> None:
         try:
             container = self._container(client, client.inspect_container(container_id))
         except NotFound:
             container = None
+        else:
+            self._told.add(container_id)
         self._queue.put(frame_of(ContainerFact(container_id, container)))
+
+    def _remove(self, container_id: str) -> None:
+        self._told.discard(container_id)
+        self._queue.put(frame_of(ContainerFact(container_id, removed=True)))
 
     def _container(self, client: Any, inspected: dict[str, Any]) -> Container:
         config = inspected["Config"]

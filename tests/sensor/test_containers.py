@@ -84,13 +84,16 @@ def test_a_removed_container_keeps_its_name_for_a_moment() -> None:
     assert A not in known and known.get(A) == Container(id=A)
 
 
-def test_a_container_that_came_back_is_not_forgotten() -> None:
+def test_a_late_answer_does_not_bring_a_container_back() -> None:
     known = Containers()
-    known.learn(Container(id=A, name="web"))
     known.removed(A, now_ns=0)
     known.learn(Container(id=A, name="web"))
-    known.forget(10 * GRACE_NS)
-    assert A in known
+    assert A not in known
+    known.learn(Container(id=B, name="web"))
+    known.removed(B, now_ns=0)
+    known.learn(Container(id=B, name="web"))
+    known.forget(GRACE_NS)
+    assert B not in known and len(known) == 0
 
 
 def test_the_unknown_are_bounded() -> None:

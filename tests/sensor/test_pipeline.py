@@ -214,6 +214,8 @@ def test_the_queue_pushes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not queue.wait_for_room(0.01)
     assert len(queue.take(2, 0)) == 2 and queue.wait_for_room(0.01)
     assert len(queue.take(9, 0)) == 2 and queue.take(9, 0.01) == []
+    queue = pipeline_module.FrameQueue(99, limit_bytes=10)
+    assert [queue.put(Frame("x", b"12345")) for _ in range(3)] == [True, False, False]
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=400)

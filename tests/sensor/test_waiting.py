@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ecs_mappings.event import Container
 from sensor.frames import ContainerFact, Frame, frame_of
-from sensor.waiting import ASK_AGAIN_NS, MAX_WAITING, WAIT_NS, Waiting
+from sensor.waiting import ASK_AGAIN_NS, LATE_NS, MAX_WAITING, WAIT_NS, Waiting
 
 A, B = "a" * 64, "b" * 64
 
@@ -56,7 +56,7 @@ def test_nobody_waits_longer_than_the_bound(records: Any) -> None:
     assert room.waiting.overdue(WAIT_NS - 1) == []
     assert room.waiting.overdue(WAIT_NS) == [frame]
     assert room.admit(frame, WAIT_NS + 1) == [frame]  # given up on: the next does not wait
-    assert room.admit(frame, WAIT_NS + ASK_AGAIN_NS) == []  # asked again after a while
+    assert room.admit(frame, WAIT_NS + LATE_NS) == []  # asked again after a while
 
 
 def test_a_container_docker_does_not_know_is_not_waited_for_again(records: Any) -> None:
@@ -65,8 +65,9 @@ def test_a_container_docker_does_not_know_is_not_waited_for_again(records: Any) 
     assert room.admit(frame) == []
     unknown = frame_of(ContainerFact(A))
     assert room.admit(unknown) == [unknown, frame]
-    assert room.admit(frame, 1) == [frame]
+    assert room.admit(frame, LATE_NS) == [frame]
     assert room.asked == [A]
+    assert room.admit(frame, ASK_AGAIN_NS) == []
 
 
 def test_without_docker_nothing_waits(records: Any) -> None:
