@@ -36,9 +36,10 @@ from sensor.frames import (
     SensorFact,
     fact_of,
 )
-from sensor.processes import Image as ProgramImage
-from sensor.processes import Processes, called
+from sensor.processes import Processes
+from sensor.program import Program, called
 from sensor.record import FLAG_DEEP, LAYOUT, Header, Malformed, header
+from sensor.shrink import shrunk
 from sensor.sighting import Probe, Scene, Sighting
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -91,7 +92,7 @@ class Assembler:
             return None
         data = encode(event)
         if len(data) > MAX_DOCUMENT_BYTES:
-            data = encode(_shrunk(event))
+            data = encode(shrunk(event))
         self.sequence += 1
         return Line(data, self.sequence, event.timestamp)
 
@@ -165,7 +166,7 @@ class Assembler:
         if self.processes.find(fact.pid, fact.start_ns) is not None:
             return
         above = self.processes.find(fact.ppid, fact.parent_start_ns)
-        image = ProgramImage(
+        program = Program(
             called(fact.executable, fact.args), fact.executable, fact.args, len(fact.args), " ".join(fact.args),
             fact.working_directory,
         )  # fmt: skip
@@ -176,7 +177,13 @@ class Assembler:
             pid=fact.ppid, entity_id=self.processes.entity_id(fact.ppid, fact.parent_start_ns)
         )  # fmt: skip
         self.processes.executed(
-            fact.pid, fact.start_ns, self._scene.when(fact.start_ns), fact.container.encode(), image, parent, ancestors
+            fact.pid,
+            fact.start_ns,
+            self._scene.when(fact.start_ns),
+            fact.container.encode(),
+            program,
+            parent,
+            ancestors,
         )
 
     def _lifecycle(self, fact: LifecycleFact, now_ns: int) -> Event:
@@ -249,42 +256,3 @@ def _user(uid: int) -> User:
 @functools.lru_cache(1024)
 def _group(gid: int) -> Group:
     return Group(id=str(gid), name="root") if gid == 0 else Group(id=str(gid))
-
-
-_SHRUNK = 8192
-
-
-def _shrunk(event: Event) -> Event:
-    """An event too long to be taken, without the parent's arguments, ancestors and labels, and its own texts cut.
-
-    Only bytes that JSON writes as six characters can get it here.
-    """
-    process, container, tocsin = event.process, event.container, event.tocsin
-    cut = set() if not tocsin or not tocsin.truncated else set(tocsin.truncated)
-    if process:
-        parent = process.parent and msgspec.structs.replace(process.parent, args=UNSET, command_line=UNSET)
-        args = process.args and _first(process.args, _SHRUNK)
-        command_line = process.command_line and process.command_line[:_SHRUNK]
-        process = msgspec.structs.replace(process, parent=parent, args=args, command_line=command_line)
-        cut |= {
-            "process.args", "process.command_line", "process.parent.args", "process.parent.command_line",
-        }  # fmt: skip
-    if container:
-        container = msgspec.structs.replace(container, labels=UNSET)
-        cut.add("container.labels")
-    if tocsin and tocsin.process:
-        tocsin = msgspec.structs.replace(tocsin, process=msgspec.structs.replace(tocsin.process, ancestors=UNSET))
-        cut.add("tocsin.process.ancestors")
-    if tocsin:
-        tocsin = msgspec.structs.replace(tocsin, truncated=sorted(cut))
-    return msgspec.structs.replace(event, process=process, container=container, tocsin=tocsin)
-
-
-def _first(args: list[str], room: int) -> list[str]:
-    kept: list[str] = []
-    for arg in args:
-        if room <= 0:
-            break
-        kept.append(arg[:room])
-        room -= len(arg) + 1
-    return kept

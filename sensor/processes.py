@@ -12,13 +12,12 @@ from typing import NamedTuple
 from msgspec import UNSET, UnsetType
 
 from ecs_mappings.event import Ancestor, CharDevice, ParentProcess, Process, ProcessDetail, Tty
+from sensor.program import Program, called
 from sensor.record import Header, name
 
 TICK_NS = 10_000_000
 """A process is told apart by its pid and its start in clock ticks: what the kernel and /proc/<pid>/stat both know."""
 
-KEPT_TEXT = 2048
-"""Longer strings are cut in the table: they come back in the events of children, as the parent's."""
 MAX_LIVE = 32_768
 MAX_ENDED = 4_096
 MAX_ANCESTORS = 32
@@ -53,17 +52,6 @@ class Known:
     as_parent: ParentProcess
 
 
-class Image(NamedTuple):
-    """What an exec made of a process."""
-
-    name: str
-    executable: str
-    args: list[str]
-    args_count: int
-    command_line: str
-    working_directory: str
-
-
 class Processes:
     """Ended processes are remembered a while longer: their children's records may come after them."""
 
@@ -86,12 +74,12 @@ class Processes:
         return self._live.get(key) or self._ended.get(key)
 
     def executed(
-        self, pid: int, start_ns: int, start: datetime, container: bytes, image: Image, parent: ParentProcess,
+        self, pid: int, start_ns: int, start: datetime, container: bytes, program: Program, parent: ParentProcess,
         ancestors: list[Ancestor],
     ) -> Known:  # fmt: skip
         """Remembers what the process has become; the oldest process is forgotten when there are too many."""
         entity_id = self.entity_id(pid, start_ns)
-        kept, cut = _kept(image)
+        kept, cut = program.kept()
         known = Known(
             entity_id, container, kept.name, kept.executable, kept.args, kept.args_count, kept.command_line,
             kept.working_directory, cut, parent, ancestors,
@@ -147,7 +135,7 @@ class Processes:
                 break
         return (found + [Ancestor(entity_id=entity_id) for entity_id in nameless])[:MAX_ANCESTORS]
 
-    def program(self, header: Header, executable: str) -> Known | None:
+    def runs(self, header: Header, executable: str) -> Known | None:
         """What the process runs: its own exec, or its parent's where it only forked and `executable` agrees."""
         known = self.find(header.pid, header.start_ns)
         if known is not None:
@@ -170,7 +158,7 @@ class Processes:
         `executable` is what the kernel says of it now, or "". The parent is the one that started it, also when that
         one is gone since.
         """
-        known = self.program(header, executable)
+        known = self.runs(header, executable)
         if known is None:
             parent, cut = self.parent(header, parent_start)
             process = Process(
@@ -203,21 +191,6 @@ class Processes:
         return process, ProcessDetail(tty=tty_name(header), ancestors=known.ancestors or UNSET), known.cut
 
 
-MULTI_CALL = frozenset({"busybox", "toybox"})
-
-
-def called(executable: str, args: list[str]) -> str:
-    """process.name: the executable's file name; of a multi-call binary the applet that argv makes it run."""
-    base = executable.rpartition("/")[2]
-    if base not in MULTI_CALL:
-        return base
-    for arg in args[:2]:
-        applet = arg.rpartition("/")[2].lstrip("-")
-        if applet and not applet.startswith(base):
-            return applet
-    return base
-
-
 def interactive(header: Header) -> bool:
     """Whether there is a controlling terminal."""
     return header.tty[0] != 0
@@ -235,25 +208,3 @@ def tty_name(header: Header) -> str | UnsetType:
 
 def _like(known: Known, entity_id: str) -> Ancestor:
     return Ancestor(name=known.name, executable=known.executable, entity_id=entity_id)
-
-
-def _kept(image: Image) -> tuple[Image, tuple[str, ...]]:
-    """The image with every text at most KEPT_TEXT long, and the names of the fields that lost something."""
-    if len(image.command_line) <= KEPT_TEXT and len(image.executable) <= KEPT_TEXT:
-        return image._replace(working_directory=image.working_directory[:KEPT_TEXT]), ()
-    kept: list[str] = []
-    room = KEPT_TEXT
-    for arg in image.args:
-        if room <= 0:
-            break
-        kept.append(arg[:room])
-        room -= len(arg) + 1
-    cut: tuple[str, ...] = ("process.executable",) if len(image.executable) > KEPT_TEXT else ()
-    if len(image.command_line) > KEPT_TEXT:
-        cut += ("process.args", "process.command_line")
-    return image._replace(
-        executable=image.executable[:KEPT_TEXT],
-        args=kept,
-        command_line=image.command_line[:KEPT_TEXT],
-        working_directory=image.working_directory[:KEPT_TEXT],
-    ), cut

@@ -13,7 +13,8 @@ import struct
 from msgspec import UNSET
 
 from ecs_mappings.event import Process, ProcessDetail
-from sensor.processes import Image, Link, called, interactive, tty, tty_name
+from sensor.processes import Link, interactive, tty, tty_name
+from sensor.program import Program, called
 from sensor.record import FLAG_SETUP, Header, Malformed, path, text
 from sensor.sighting import Hook, Scene, Sighting
 
@@ -55,7 +56,7 @@ def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
     if header.flags & FLAG_SETUP and _is_runtime(executable, args):
         return None
     streams = _STREAMS[stdin], _STREAMS[stdout], _STREAMS[stderr]
-    image = Image(
+    program = Program(
         called(executable, args), executable, args, argc, " ".join(args), path(body[at_directory:at_args])
     )  # fmt: skip
     processes = scene.processes
@@ -63,19 +64,19 @@ def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
     parent, truncated = processes.parent(header, scene.when(header.parent_start_ns))
     chain = map(Link._make, _ANCESTOR.iter_unpack(body[LAYOUT.size : at_executable]))
     known = processes.executed(
-        header.pid, header.start_ns, start, header.container, image, parent,
+        header.pid, header.start_ns, start, header.container, program, parent,
         processes.ancestors(header.container, chain),
     )  # fmt: skip
     process = Process(
         pid=header.pid,
         vpid=header.vpid,
         entity_id=known.entity_id,
-        name=image.name,
+        name=program.name,
         executable=executable,
         args=args,
         args_count=argc,
-        command_line=image.command_line,
-        working_directory=image.working_directory,
+        command_line=program.command_line,
+        working_directory=program.working_directory,
         interactive=interactive(header),
         tty=tty(header),
         start=start,

@@ -36,7 +36,7 @@ def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
         raise Malformed(f"an exit record's body has {LAYOUT.size} bytes, not {len(body)}")
     (status,) = LAYOUT.unpack(body)
     processes = scene.processes
-    if header.comm.startswith(_SETUP) and processes.program(header, "") is None:
+    if header.comm.startswith(_SETUP) and processes.runs(header, "") is None:
         return None
     start = scene.when(header.start_ns)
     process, detail, cut = processes.describe(header, "", start, scene.when(header.parent_start_ns))

@@ -39,7 +39,7 @@ class BccSource:
         self._probes = probes
         self._queue = queue
         self._scope_all = scope_all
-        self._pages = ring_bytes // PAGE
+        self._pages = 1 << (max(1, ring_bytes // PAGE) - 1).bit_length()  # the kernel takes powers of two only
         self._failed = failed
         self._names: dict[int, str] = {}
         self._bpf: Any = None

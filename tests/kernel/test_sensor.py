@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -185,3 +186,14 @@ def test_events_are_on_time(watch: Watch, box: Container) -> None:
     found = watch.some(20, marked)
     late = sorted(e.tocsin.latency.captured_ms for e in found if e.tocsin and e.tocsin.latency)
     assert isinstance(late[10], float) and late[10] < 50
+
+
+def test_no_header_of_this_host_is_needed(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path; from sensor.sensor import Sensor\n"
+        f"s = Sensor(lambda lines: None, Path({str(tmp_path)!r}), strict=True); s.start(); s.stop(); print('fine')"
+    )
+    hidden = 'mount -t tmpfs none /usr/include && exec "$@"'
+    command = ["unshare", "--mount", "sh", "-c", hidden, "sh", sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert done.stdout == "fine\n", done.stderr[-2000:]

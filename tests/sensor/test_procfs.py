@@ -1,0 +1,39 @@
+"""Processes that were there before, from a /proc made by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sensor.procfs import container_processes
+
+A = "ab" * 32
+
+
+def process(proc: Path, pid: int, ppid: int, *, cgroup: str, start: int, args: bytes = b"", name: str = "x") -> None:
+    folder = proc / str(pid)
+    folder.mkdir()
+    (folder / "cgroup").write_text(f"0::{cgroup}\n")
+    (folder / "stat").write_text(f"{pid} ({name}) S {ppid} " + "0 " * 17 + f"{start} 0 0\n")
+    (folder / "cmdline").write_bytes(args)
+    (folder / "exe").symlink_to("/bin/busybox (deleted)")
+    (folder / "cwd").symlink_to("/srv")
+
+
+def test_processes_of_containers_parents_first(tmp_path: Path) -> None:
+    process(tmp_path, 300, 400, cgroup=f"/docker/{A}", start=900, args=b"id\0")
+    process(tmp_path, 400, 500, cgroup=f"/docker/{A}", start=800, args=b"sh\0-c\0x y\0", name="a) S 1 (b")
+    process(tmp_path, 500, 1, cgroup="/system.slice/containerd.service", start=700)
+    (tmp_path / "self").mkdir()
+    (tmp_path / "600").mkdir()  # ended while we looked
+    child, parent = reversed(container_processes(tmp_path))
+    assert (child.pid, parent.pid) == (300, 400)
+    assert parent.args == ["sh", "-c", "x y"] and parent.executable == "/bin/busybox"
+    assert parent.working_directory == "/srv" and parent.container == A
+    assert (parent.start_ns, parent.parent_start_ns) == (8_000_000_000, 7_000_000_000)
+    assert child.ppid == 400 and child.parent_start_ns == parent.start_ns
+
+
+def test_a_process_without_arguments_is_read(tmp_path: Path) -> None:
+    process(tmp_path, 300, 0, cgroup=f"/docker/{A}", start=1)
+    (fact,) = container_processes(tmp_path)
+    assert fact.args == [""] and fact.parent_start_ns == 0
