@@ -15,6 +15,7 @@ from sensor.sources.bcc import load_bcc
 from tocsin.errors import TocsinError
 
 TRACEFS = Path("/sys/kernel/tracing")
+MOUNTS = Path("/proc/self/mounts")
 _CAPABILITIES = {"CAP_BPF": 39, "CAP_PERFMON": 38, "CAP_SYS_ADMIN": 21}
 RING_BUFFER_SINCE = (5, 8)
 CONNECT_SINCE = (5, 15)
@@ -32,7 +33,7 @@ class Check(NamedTuple):
 
 def capabilities() -> list[Check]:
     """Every condition of capture, tried on this host; needs no rights and changes nothing."""
-    return [_rights(), _kernel(), _bcc(), *_btf(), _tracefs(), *_hooks()]
+    return [_rights(), _kernel(), _bcc(), *_btf(), _cgroups(), _tracefs(), *_hooks()]
 
 
 def _rights() -> Check:
@@ -81,6 +82,14 @@ def _btf() -> list[Check]:
 def _need(btf: Btf, fields: Iterable[tuple[str, ...]]) -> None:
     for struct_name, *names in fields:
         btf.offset(struct_name, *names)
+
+
+def _cgroups() -> Check:
+    """The kernel side tells containers apart by the v2 tree, which hybrid hosts have beside v1."""
+    if any(line.split()[2] == "cgroup2" for line in MOUNTS.read_text().splitlines()):
+        return Check("cgroups", True, "the cgroup v2 tree tells containers apart", "")
+    remedy = "boot with systemd.unified_cgroup_hierarchy=1, or mount a hybrid tree before dockerd starts"
+    return Check("cgroups", False, "no cgroup v2 tree is mounted: no process can be seen as a container's", remedy)
 
 
 def _tracefs() -> Check:
