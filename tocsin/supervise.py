@@ -293,19 +293,21 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
         state = json.loads((run_dir / STATE_FILE).read_text())
     except (OSError, ValueError):
         return None
-    return state if isinstance(state, dict) and _is_held(run_dir) else None
+    # A supervisor that waits for the orphans of a killed one has the lock, and the dead one's file still lies there.
+    return state if isinstance(state, dict) and state.get("pid") == _holder(run_dir) else None
 
 
-def _is_held(run_dir: Path) -> bool:
-    """Whether a supervisor lives: its lock ends with it, while its pid may linger or be somebody else's by now."""
+def _holder(run_dir: Path) -> int | None:
+    """Pid of the living supervisor: its lock ends with it, while its pid may linger or be somebody else's by now."""
     try:
         with open(run_dir / LOCK_FILE) as lock:
+            text = lock.read().strip()
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        return int(text) if text.isdecimal() else None
     except OSError:
-        return False
-    return False
+        return None
+    return None
 
 
 @contextlib.contextmanager
@@ -322,10 +324,10 @@ def only_one(run_dir: Path) -> Iterator[None]:
             raise UsageError(
                 f"{run_dir}: Tocsin runs here already (pid {owner}): see `tocsin status`, or set another run_dir"
             )
-        _wait_for_orphans(run_dir)
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()
+        _wait_for_orphans(run_dir)
         yield
 
 
