@@ -7,6 +7,7 @@ forge both: ship audit.log elsewhere if that matters.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
@@ -75,12 +76,23 @@ class AuditFile:
         self.last_seq = self._mend()
 
     def append(self, rows: Iterable[AuditRow]) -> None:
-        """Rows up to `last_seq` are there already and are left out. In the page cache when it returns."""
+        """Rows up to `last_seq` are there already and are left out. In the page cache when it returns.
+
+        Nothing of it is written when it raises OSError: half a row, on a full disk, would make the next one unreadable.
+        """
         fresh = [r for r in rows if r.seq > self.last_seq]
-        if fresh:
-            with self._file.open("ab") as out:
-                out.write(b"".join(_encode(r) + b"\n" for r in fresh))
-            self.last_seq = fresh[-1].seq
+        if not fresh:
+            return
+        with self._file.open("ab", buffering=0) as out:
+            end = out.seek(0, os.SEEK_END)
+            lines = b"".join(_encode(r) + b"\n" for r in fresh)
+            try:
+                if (written := out.write(lines)) < len(lines):
+                    raise OSError(errno.ENOSPC, f"{written} of {len(lines)} bytes were written to {self._file.name}")
+            except OSError:
+                out.truncate(end)
+                raise
+        self.last_seq = fresh[-1].seq
 
     def _mend(self) -> int:
         """Cuts a torn last line off; the number of the last whole row."""

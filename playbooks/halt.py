@@ -27,7 +27,7 @@ class Switch:
             raise Denied(f"everything is halted by {self._by}")
 
     def halt(self, by: str) -> None:
-        """Holds for every step that has not begun to act when this returns."""
+        """When this returns no step that changes something begins to act any more."""
         self._set("halted", by, by)
 
     def resume(self, by: str) -> None:

@@ -38,7 +38,7 @@ _TABLES: Mapping[type[msgspec.Struct], str] = {
 
 
 class LedgerUnavailable(RetryLater):
-    """Nothing was written: the disk is full, or gone. What needs the ledger is tried again, alerts are put off."""
+    """Nothing was written, or read: the disk is full, or gone. What needs it is tried again, alerts are put off."""
 
 
 class Ledger:
@@ -81,7 +81,7 @@ class Ledger:
                 if self._writer.in_transaction:  # SQLite may have ended it by itself
                     self._writer.execute("ROLLBACK")
                 if isinstance(e, sqlite3.OperationalError):
-                    raise LedgerUnavailable(f"{self.directory / FILE} cannot be written: {e}", 5.0) from e
+                    raise self._unavailable("written", e) from e
                 raise
             self._last_audit = transaction.last_audit
 
@@ -113,6 +113,15 @@ class Ledger:
         order = "ORDER BY due_ns IS NULL, due_ns LIMIT :limit"
         return self._read(UndoRecord, f"{where} {order}", {"state": state, "run": run_id, "limit": limit})
 
+    def superseding(self, undo: UndoRecord) -> UndoRecord | None:
+        """An armed undo that will put back the very same, later: the step was done again since."""
+        match = "uses = ? AND container_id = ? AND parameters = ? AND saved = ? AND run_id != ?"
+        values = (
+            undo.uses, undo.container_id, _json(undo.parameters), _json(undo.saved), undo.run_id, undo.due_ns,
+        )  # fmt: skip
+        where = f"WHERE state = 'armed' AND {match} AND (due_ns IS NULL OR due_ns > ?) LIMIT 1"
+        return next(iter(self._read(UndoRecord, where, values)), None)
+
     def approval(self, id: str) -> Approval | None:
         return next(iter(self._read(Approval, "WHERE id = ?", (id,))), None)
 
@@ -130,31 +139,42 @@ class Ledger:
 
     def responses(self, limit: int) -> list[tuple[int, bytes]]:
         """Response events that nobody has taken yet, oldest first: (seq, line)."""
-        with self._read_lock:
+        with self._reading() as db:
             sql = "SELECT seq, line FROM responses WHERE seq > ? AND refused IS NULL ORDER BY seq LIMIT ?"
-            return list(self._reader.execute(sql, (self._emitted, limit)))
+            return list(db.execute(sql, (self._emitted, limit)))
 
     def audit_rows(self, after: int = 0, limit: int = 1000) -> list[AuditRow]:
         return self._read(AuditRow, "WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
 
     def flag(self, name: str) -> str | None:
-        with self._read_lock:
-            found = self._reader.execute("SELECT value FROM flags WHERE name = ?", (name,)).fetchone()
+        with self._reading() as db:
+            found = db.execute("SELECT value FROM flags WHERE name = ?", (name,)).fetchone()
         return found[0] if found else None
 
     def counts(self) -> dict[str, dict[str, int]]:
         """How many rows of each state there are: {"runs": {"done": 3}, ...}."""
-        with self._read_lock:
+        with self._reading() as db:
             states = {
-                table: dict(self._reader.execute(f"SELECT state, count(*) FROM {table} GROUP BY state").fetchall())
+                table: dict(db.execute(f"SELECT state, count(*) FROM {table} GROUP BY state").fetchall())
                 for table in ("runs", "undos", "approvals", "outbox")
             }
-            refused = self._reader.execute("SELECT count(refused), count(*) FROM responses").fetchone()
+            refused = db.execute("SELECT count(refused), count(*) FROM responses").fetchone()
         return states | {"responses": {"waiting": refused[1] - refused[0], "refused": refused[0]}}
 
     def _read(self, type_: type[T], where: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[T]:
+        with self._reading() as db:
+            return _select(db, type_, where, values)
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
         with self._read_lock:
-            return _select(self._reader, type_, where, values)
+            try:
+                yield self._reader
+            except sqlite3.OperationalError as e:
+                raise self._unavailable("read", e) from e
+
+    def _unavailable(self, what: str, error: sqlite3.OperationalError) -> LedgerUnavailable:
+        return LedgerUnavailable(f"{self.directory / FILE} cannot be {what}: {error}", 5.0)
 
 
 class Transaction:
@@ -265,12 +285,13 @@ class Transaction:
 
     def _insert(self, record: msgspec.Struct, verb: str) -> bool:
         fields = record.__struct_fields__
-        values = [
-            msgspec.json.encode(v).decode() if name in _JSON else v
-            for name, v in ((name, getattr(record, name)) for name in fields)
-        ]
+        values = [_json(v) if name in _JSON else v for name, v in ((name, getattr(record, name)) for name in fields)]
         sql = f"{verb} INTO {_TABLES[type(record)]} ({', '.join(fields)}) VALUES ({', '.join('?' * len(fields))})"
         return self._db.execute(sql, values).rowcount == 1
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def audit_of(directory: Path) -> list[AuditRow]:

@@ -81,7 +81,8 @@ class Outbox:
     def posted(self, messages: list[Message]) -> None:
         """These are in the ledger; each is sent when its time has come."""
         for message in messages:
-            self._timers.at(message.next_ns, functools.partial(self._due, message))
+            # Not the message itself: a receiver that is away for a day must not fill the memory with bodies.
+            self._timers.at(message.next_ns, functools.partial(self._due, message.id, message.url))
 
     def resend(self, id: str) -> Message:
         """Takes a dead letter out again. Rejected when there is none of this id."""
@@ -104,23 +105,25 @@ class Outbox:
             self._stopped = True
             return self._lock.wait_for(lambda: not self._lanes, within_s)
 
-    def _due(self, message: Message) -> None:
-        lane = self._lane(message)
+    def _due(self, id: str, url: str) -> None:
+        self._enter(self._lane(url), id)
+
+    def _enter(self, lane: str, id: str) -> None:
         with self._lock:
             if self._stopped:
                 return
             if lane in self._lanes:
-                self._lanes[lane].append(message.id)
+                self._lanes[lane].append(id)
             elif len(self._lanes) >= MAX_LANES:
-                self._waiting.append((lane, message.id))
+                self._waiting.append((lane, id))
             else:
-                self._open(lane, message.id)
+                self._open(lane, id)
 
-    def _lane(self, message: Message) -> str:
+    def _lane(self, url: str) -> str:
         try:
-            return urlsplit(reveal(message.url, self._secrets)).netloc.rpartition("@")[2]
+            return urlsplit(reveal(url, self._secrets)).netloc.rpartition("@")[2]
         except (TocsinError, ValueError):
-            return message.url  # it will fail, and say why, in a lane of its own
+            return url  # it will fail, and say why, in a lane of its own
 
     def _open(self, lane: str, id: str) -> None:
         self._lanes[lane] = deque([id])
@@ -129,7 +132,7 @@ class Outbox:
     def _serve(self, lane: str) -> None:
         try:
             while (id := self._next(lane)) is not None:
-                self._noted(id)
+                self._noted(lane, id)
         finally:
             self._close(lane)
 
@@ -156,16 +159,18 @@ class Outbox:
                     self._waiting.append((name, id))
             self._lock.notify_all()
 
-    def _noted(self, id: str) -> None:
-        message = self._ledger.message(id)
-        if message is None or message.state != "pending":
-            return
+    def _noted(self, lane: str, id: str) -> None:
+        """Whatever goes wrong, it is sent again, with the same id, until the ledger says how it ended."""
         try:
-            self._attempt(message)
+            message = self._ledger.message(id)
+            if message is not None and message.state == "pending":
+                self._attempt(message)
         except LedgerUnavailable as e:
-            # Whether it was taken cannot be noted now: it goes again, with the same id.
             log.error("message %s waits: %s", id, e)
-            self._timers.after(LEDGER_WAIT_S, functools.partial(self._due, message))
+            self._timers.after(LEDGER_WAIT_S, functools.partial(self._enter, lane, id))
+        except Exception:
+            log.exception("message %s failed and is tried again", id)
+            self._timers.after(LONGEST_WAIT_S, functools.partial(self._enter, lane, id))
 
     def _attempt(self, message: Message) -> None:
         begun = time.time_ns()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Collection, Sequence
@@ -17,7 +18,7 @@ from playbooks.document import Mode
 from playbooks.guard import Guard, own_container_ids
 from playbooks.halt import Switch
 from playbooks.intake import Intake
-from playbooks.ledger import Ledger
+from playbooks.ledger import Ledger, LedgerUnavailable
 from playbooks.live import Services
 from playbooks.outbox import Outbox, Send
 from playbooks.records import Approval, Message, Run, StepRecord, UndoRecord
@@ -35,7 +36,8 @@ UNDO_THREADS = 4
 MAX_BACKLOG = 10_000
 """Runs that wait for a thread. Beyond it alerts are put off: the forwarder keeps them."""
 KEEP_S = 90 * 86400.0
-"""Ended runs older than this are removed at start. The audit is kept."""
+"""Ended runs older than this are removed at start and every day. The audit is kept."""
+FORGET_EVERY_S = 86400.0
 AUDIT_FILE = "audit.log"
 
 
@@ -77,8 +79,7 @@ class Playbooks:
 
     def start(self) -> None:
         """Goes on where the last process stopped: runs, approvals, undos (overdue ones at once), messages."""
-        with self._ledger.writing() as tx:
-            tx.forget(time.time_ns() - int(KEEP_S * 1e9))
+        self._forget()
         for part in (self._timers, self._runs, self._undo_pool, self._emitter):
             part.start()
         self._runner.recover()
@@ -96,10 +97,15 @@ class Playbooks:
         for end in (self._runs.stop, self._undo_pool.stop, self._outbox.stop):
             clean &= end(max(0.0, deadline - time.monotonic()))
         self._emitter.stop()
-        with self._ledger.writing():
-            pass  # what was emitted is noted with a commit
+        with contextlib.suppress(LedgerUnavailable), self._ledger.writing():
+            pass  # what was emitted is noted with a commit; without one it is emitted again, with the same id
         if clean:
             self._ledger.close()
+
+    def _forget(self) -> None:
+        self._timers.after(FORGET_EVERY_S, lambda: self._runs.put(self._forget))
+        with self._ledger.writing() as tx:
+            tx.forget(time.time_ns() - int(KEEP_S * 1e9))
 
     def take(self, lines: Sequence[bytes]) -> int:
         """Takes alerts, one encoded event each. When it returns, what they start is on disk and under way.

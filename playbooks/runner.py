@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -61,6 +61,22 @@ class Runner:
         self._pool.put(lambda: self._pick_up(run_id))
 
     def _pick_up(self, run_id: str) -> None:
+        self._going_on(run_id, lambda: self._go_on(run_id))
+
+    def _work(self, live: Live) -> None:
+        self._going_on(live.run.id, lambda: self._run(live))
+
+    def _going_on(self, run_id: str, call: Callable[[], None]) -> None:
+        """Calls it, as far as it comes now; a run that lost its ledger is taken up again."""
+        try:
+            call()
+        except (Waiting, Stopping):
+            return
+        except LedgerUnavailable as e:
+            log.error("run %s waits: %s", run_id, e)
+            self._timers.after(LEDGER_WAIT_S, lambda: self.resume(run_id))
+
+    def _go_on(self, run_id: str) -> None:
         run = self._ledger.run(run_id)
         if run is None or run.state != "running":
             return
@@ -69,16 +85,7 @@ class Runner:
         if playbook is None or playbook.revision != run.revision:
             self._abandon(run, records)
             return
-        self._work(revived(run, playbook, self._ceiling, records))
-
-    def _work(self, live: Live) -> None:
-        try:
-            self._run(live)
-        except (Waiting, Stopping):
-            return
-        except LedgerUnavailable as e:
-            log.error("run %s waits: %s", live.run.id, e)
-            self._timers.after(LEDGER_WAIT_S, lambda: self.resume(live.run.id))
+        self._run(revived(run, playbook, self._ceiling, records))
 
     def _run(self, live: Live) -> None:
         try:

@@ -163,7 +163,7 @@ class Steps:
         return done
 
     def claim(self, live: Live, step: ReadyStep, record: StepRecord, plan: Plan, parameters: BaseModel) -> StepRecord:
-        """The commit before act. After it the step may have acted, whatever happens."""
+        """The commit before act. After it the step may have acted, whatever happens. Raises Denied when halted."""
         now = time.time_ns()
         claimed = msgspec.structs.replace(record, state="acting", saved=dict(plan.saved))
         undo = UndoRecord(
@@ -176,6 +176,8 @@ class Steps:
             due_ns=None if step.undo_after_s is None else now + int(step.undo_after_s * 1e9),
         )
         with self._ledger.writing() as tx:
+            if step.action.mutates:
+                self._switch.check()  # once more: after halt() has written, no claim gets through
             tx.put(claimed)
             if step.action.undoable:
                 tx.add(undo)

@@ -91,6 +91,9 @@ class Undoer:
         except LedgerUnavailable as e:
             log.error("an undo in run %s waits: %s", run_id, e)
             self._again(run_id, step_id, LEDGER_WAIT_S)
+        except Exception:  # a defect of ours: even so nothing stays frozen or cut off until somebody restarts us
+            log.exception("an undo in run %s failed and is tried again", run_id)
+            self._again(run_id, step_id, LONGEST_WAIT_S)
 
     def _take_back(self, run_id: str, step_id: str, by: str | None) -> None:
         with self._lock:
@@ -107,6 +110,11 @@ class Undoer:
             if step.state == "acting":
                 # It could act after it was taken back, and then nothing would ever take it back.
                 self._again(run_id, step_id, BUSY_WAIT_S)
+                return
+            later = None if by or undo.due_ns is None else self._ledger.superseding(undo)
+            if later:
+                reason = f"run {later.run_id} has done it again since, and takes it back"
+                self._settle(run, step, undo, Result(Outcome.UNCHANGED, reason), by)
                 return
             self._settle(run, step, undo, self._result(run, undo), by)
         finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -94,3 +95,19 @@ def test_a_torn_tail_is_mended_and_written_again(tmp_path: Path, torn: bytes) ->
     assert again.last_seq == 2
     again.append(rows)
     assert [r.seq for r in audit.read(file)] == [1, 2, 3, 4]
+
+
+def test_a_full_disk_leaves_no_half_row(tmp_path: Path) -> None:
+    path, rows = tmp_path / "audit.log", chain(3)
+    file = AuditFile(path)
+    file.append(rows[:1])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 20, limits[1]))
+    try:
+        with pytest.raises(OSError, match="bytes were written"):
+            file.append(rows)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(audit.read(path)) == rows[:1]
+    file.append(rows)
+    assert list(audit.read(path)) == rows

@@ -142,3 +142,24 @@ def test_stopping_takes_nothing_more_and_a_step_in_the_middle_ends(scene: Callab
     s.open()
     until(lambda: s.ledger.approvals(state="pending"))
     assert (tmp_path / "effect.log").read_text() == "act\n"
+
+
+def test_a_step_that_has_looked_but_not_claimed_is_halted_too(
+    scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = scene(TEXT.replace("FILE", str(tmp_path / "effect")))
+    monkeypatch.setattr(s.core._runner._steps, "permit", lambda *_: s.core._switch.halt("ann"))
+    run = s.run_of(alert())
+    assert s.steps(run)["t"].outcome == "denied"
+    assert not (tmp_path / "effect").exists() and not s.ledger.undos()
+
+
+def test_old_runs_are_forgotten_while_it_runs(scene: Callable[..., Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("playbooks.playbooks.FORGET_EVERY_S", 0.05)
+    s = scene("name: one\nmatch: {rules: [shell]}\nsteps: [{id: tell, uses: probe.post}]\n")
+    s.run_of(alert())
+    until(lambda: s.ledger.messages("delivered"))
+    assert s.ledger.runs(1)
+    monkeypatch.setattr("playbooks.playbooks.KEEP_S", 0.0)
+    until(lambda: not s.ledger.runs(1) and not s.ledger.messages("delivered"))
+    assert s.ledger.audit_rows()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from scene import Scene, alert, until
+from scene import CONTAINER, Scene, alert, until
 
 from tocsin.errors import RetryLater
 
@@ -101,3 +103,38 @@ def test_it_waits_for_a_step_that_is_still_acting(scene: Callable[..., Scene], t
     s.run_of(alert())
     until(lambda: s.ledger.undos(state="done"))
     assert (tmp_path / "effect.log").read_text() == "act\nundo\n"
+
+
+def test_a_step_that_was_done_again_is_left_to_the_later_undo(scene: Callable[..., Scene]) -> None:
+    s = scene(
+        "name: one\nmatch: {rules: [shell]}\nsteps:\n  - {id: freeze, uses: docker.pause, undo: {after: 800ms}}\n"
+    )
+    first = s.run_of(alert())
+    s.daemon.unpause(CONTAINER)  # somebody thaws it
+    time.sleep(0.4)
+    second = s.run_of(alert())
+    until(lambda: s.ledger.undo(first.id, "freeze").state == "done")  # type: ignore[union-attr]
+    assert s.daemon.inspect(CONTAINER).paused, "the first undo must not end the second freeze"
+    assert second.id in s.ledger.undo(first.id, "freeze").reason  # type: ignore[union-attr]
+    until(lambda: not s.daemon.inspect(CONTAINER).paused)
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk I/O error"), RuntimeError("a defect")])
+def test_no_error_makes_it_forgotten(
+    scene: Callable[..., Scene], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr("playbooks.undo.LEDGER_WAIT_S", 0.05)
+    monkeypatch.setattr("playbooks.undo.LONGEST_WAIT_S", 0.05)
+    s = scene(text(tmp_path, ", undo: {after: 300ms}"))
+    run = s.run_of(alert())
+    failed = threading.Event()
+
+    def broken(*_: object) -> list[object]:
+        failed.set()
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("playbooks.ledger._select", broken)
+        assert failed.wait(10)
+    until(lambda: s.ledger.undo(run.id, "t").state == "done")  # type: ignore[union-attr]
+    assert not (tmp_path / "effect").exists()
