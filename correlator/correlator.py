@@ -59,6 +59,8 @@ class Correlator:
         self._replay_s = ruleset.span_s + group_span_s
         self._pending: list[Event] = []
         self._aligned = False
+        self._last_offset: int | None = None
+        """Of the newest batch; None when what comes next may well go back."""
         self._kept_offset: int | None = None
         self._refused = 0
         self._snapshot_state = "none"
@@ -87,8 +89,11 @@ class Correlator:
 
         Raises RetryLater while alerts cannot be handed on or the log has not been lined up with the state yet.
         """
+        if self._last_offset is not None and offset < self._last_offset:
+            self._aligned = False  # the forwarder was restarted: perhaps its log began anew, and we would skip it all
         if not self._aligned:
             raise RetryLater("the correlator is still asking for the records it has missed", 0.05)
+        self._last_offset = offset
         self._hand_on()
         self._pending += self.engine.feed(offset, lines)
         self._hand_on()
@@ -157,6 +162,7 @@ class Correlator:
                     "the log ends at record %d, before the kept state's %d: it began anew", reply["next"], wanted
                 )
                 self.engine.restart_log(reply["offset"])
+        self._last_offset = None
         self._aligned = True
 
     def _restore(self) -> None:

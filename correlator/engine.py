@@ -24,16 +24,13 @@ from correlator.losses import Losses
 from correlator.ruleset import Rule, RuleSet
 from correlator.tree import fields_of
 from correlator.verdict import verdict
-from correlator.window import Entry, Key, Windows
+from correlator.window import MAX_STEP_BACK_US, Entry, Key, Windows
 from ecs_mappings.event import MAX_DOCUMENT_BYTES, Event, decode
 
 log = logging.getLogger(__name__)
 
 MAX_KEY_CHARS = 256
 """Of one value a rule groups or counts by; a longer one is cut and told apart by a hash."""
-
-MAX_STEP_BACK_US = 3_600_000_000
-"""Event time further back than this means that the clock was set, not that an event is late."""
 
 
 class _State(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from correlator.ruleset import Window
 
 TOLERANCE_US = 5_000_000
+MAX_STEP_BACK_US = 3_600_000_000
+"""Event time further back than this means that the clock was set, not that an event is late."""
 MAX_KEYS = 10_000
 MAX_ENTRIES = 200_000
 """Of all keys of one rule together."""
@@ -87,6 +89,8 @@ class Windows:
         counter = self._counters.setdefault(key, Counter())
         self._counters.move_to_end(key)
         before = len(counter.entries)
+        if before and time_us < counter.entries[-1][0] - MAX_STEP_BACK_US:
+            counter = self._counters[key] = Counter()  # else nothing would count until the old time is reached again
         newest = max(time_us, counter.entries[-1][0] if counter.entries else time_us)
         horizon = newest - self._span_us - TOLERANCE_US
         if time_us < horizon:

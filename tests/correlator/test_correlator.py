@@ -199,6 +199,47 @@ def test_a_log_that_began_anew_is_noticed(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_log_that_began_anew_under_a_living_correlator_is_noticed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        forwarder = FakeForwarder()
+        forwarder.log = [shell(i) for i in range(9)]
+        correlator = make(forwarder, tmp_path / "state", every_s=0.01)
+        await correlator.start()
+        await aligned(correlator)
+        for _ in range(3):
+            forwarder.deliver(correlator)
+        forwarder.log, forwarder.cursor = [shell(100, "other")], 0
+        with pytest.raises(RetryLater):
+            forwarder.deliver(correlator)
+        await aligned(correlator)
+        forwarder.deliver(correlator)
+        assert {decode(line).container.name for line in forwarder.taken.values()} == {"web", "other"}
+        await correlator.stop()
+
+    asyncio.run(scenario())
+
+
+def test_a_forwarder_that_forgot_how_far_it_was_is_asked_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        forwarder = FakeForwarder()
+        forwarder.log = [shell(i) for i in range(9)]
+        correlator = make(forwarder, tmp_path / "state", every_s=0.01)
+        await correlator.start()
+        await aligned(correlator)
+        for _ in range(3):
+            forwarder.deliver(correlator)
+        taken, forwarder.cursor = dict(forwarder.taken), 0
+        with pytest.raises(RetryLater):
+            forwarder.deliver(correlator)
+        await aligned(correlator)
+        for _ in range(3):
+            forwarder.deliver(correlator)
+        assert forwarder.taken == taken and forwarder.cursor == 9
+        await correlator.stop()
+
+    asyncio.run(scenario())
+
+
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_alert_is_lost_or_doubled_over_crashes(

@@ -74,6 +74,14 @@ def test_an_event_beyond_the_tolerance_is_counted_as_late() -> None:
     assert windows.late == 1
 
 
+def test_after_the_clock_was_set_back_counting_begins_anew() -> None:
+    windows = counting("event_count", 2)
+    windows.add((), 90_000 * S, "a", None)
+    assert windows.add((), 0, "b", None) is None
+    assert windows.add((), 1, "c", None) is not None
+    assert windows.late == 0 and sum(len(entries) for _, entries in windows.state()) == windows._entries == 2
+
+
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_KEYS", 10)
     monkeypatch.setattr(module, "MAX_ENTRIES", 400)
