@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -30,6 +31,8 @@ from ecs_mappings.event import Rule as EcsRule
 MAX_EVENTS = 100
 MAX_MESSAGE = 512
 MAX_DESCRIPTION = 1024
+CUT_CHARS = 1024
+"""Of each text in an alert that would be over the size of a document."""
 
 TACTICS = {
     "reconnaissance": ("TA0043", "Reconnaissance"),
@@ -134,7 +137,10 @@ def alert(firing: Firing, standing: Standing, now_ns: int) -> Event:
             ),
         ),
     )
-    return built if len(encode(built)) <= MAX_DOCUMENT_BYTES else _shrunk(built)
+    if len(encode(built)) <= MAX_DOCUMENT_BYTES:
+        return built
+    # An alert must never be refused for what the attacker put into the event.
+    return alert(replace(firing, event=cut(source, CUT_CHARS)), standing, now_ns)
 
 
 def message(rule: Rule, event: Event) -> str:
@@ -208,18 +214,45 @@ def _latency(known: Latency | UnsetType, timestamp: datetime, now_ns: int) -> La
     return Latency(captured_ms=known.captured_ms if known else UNSET, matched_ms=matched)
 
 
-def _shrunk(event: Event) -> Event:
-    """Without the long lists: an alert must never be refused for what the attacker put into the event."""
-    process, cut = event.process, ["process.args", "process.parent.args", "container.labels"]
-    if isinstance(process, Process):
-        parent = process.parent
-        if parent:
-            parent = msgspec.structs.replace(parent, args=UNSET, command_line=(parent.command_line or "")[:4096])
-        line = (process.command_line or "")[:4096]
-        process = msgspec.structs.replace(process, args=UNSET, command_line=line, parent=parent)
-        cut += ["process.command_line", "process.parent.command_line"]
-    container = msgspec.structs.replace(event.container, labels=UNSET) if event.container else UNSET
-    assert event.tocsin
-    known = event.tocsin.truncated or []
-    detail = msgspec.structs.replace(event.tocsin, process=UNSET, truncated=sorted({*known, *cut}))
-    return msgspec.structs.replace(event, process=process, container=container, tocsin=detail)
+def cut(event: Event, limit: int) -> Event:
+    """The event with its texts cut at `limit` characters, its lists at as many bytes, and without labels.
+
+    What was cut is named in `tocsin.truncated`. Whatever an attacker put into the event, little is left of it.
+    """
+    paths: set[str] = set()
+    less: Event = _cut(event, "", limit, paths)
+    detail = less.tocsin if isinstance(less.tocsin, Tocsin) else Tocsin()
+    detail = msgspec.structs.replace(detail, truncated=sorted({*(detail.truncated or []), *paths}))
+    return msgspec.structs.replace(less, tocsin=detail)
+
+
+def _cut(value: Any, path: str, limit: int, paths: set[str]) -> Any:
+    match value:
+        case str() if len(value) > limit:
+            paths.add(path)
+            return value[:limit]
+        case dict():
+            paths.add(path)
+            return UNSET
+        case list():
+            return _cut_list(value, path, limit, paths)
+        case msgspec.Struct():
+            changed = {
+                name: less
+                for name in value.__struct_fields__
+                if (less := _cut(had := getattr(value, name), f"{path}.{name}".strip("."), limit, paths)) is not had
+            }
+            return msgspec.structs.replace(value, **changed) if changed else value
+    return value
+
+
+def _cut_list(items: list[Any], path: str, limit: int, paths: set[str]) -> list[Any]:
+    kept: list[Any] = []
+    room = limit
+    for item in items:
+        if room <= 0:
+            paths.add(path)
+            break
+        kept.append(_cut(item, path, limit, paths))
+        room -= len(msgspec.json.encode(kept[-1]))
+    return kept

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
-from correlator.alerts import Firing, Standing, alert, derived_id
+from correlator.alerts import Firing, Standing, alert, cut, derived_id
 from correlator.ruleset import RuleSet
 from correlator.window import TOLERANCE_US
-from ecs_mappings.event import Event
+from ecs_mappings.event import Event, encode
 
 MAX_GROUPS = 10_000
 MAX_RECENT = 16_384
 """Ids of the latest firings: an event that is delivered twice must not count twice."""
+KEPT_BYTES, KEPT_CHARS = 2048, 256
+"""An open group keeps its newest event. A longer one is cut: ten thousand groups must not cost the memory, and each
+snapshot the time, of ten thousand command lines that an attacker chose."""
 
 
 @dataclass
 class Group:
-    """An open group; `last` is its newest firing."""
+    """An open group; `last` is its newest firing, its event perhaps cut."""
 
     id: str
     opened_us: int
@@ -82,9 +85,10 @@ class Groups:
             documents += self._close(key)
             group = None
         if group is None:
-            group = Group(firing_id, firing.end_us, firing.start_us, firing.end_us, 1, 1, firing.complete, firing)
+            start_us, end_us = firing.start_us, firing.end_us
+            group = Group(firing_id, end_us, start_us, end_us, 1, 1, firing.complete, _kept(firing))
             self._open[key] = group
-            documents.append(self._document(group, "opened"))
+            documents.append(self._document(group, "opened", firing))
             if len(self._open) > MAX_GROUPS:
                 self.evicted += 1
                 documents += self._close(next(iter(self._open)))
@@ -93,9 +97,9 @@ class Groups:
         group.first_us = min(group.first_us, firing.start_us)
         group.last_us = max(group.last_us, firing.end_us)
         group.complete &= firing.complete
-        group.last = firing
+        group.last = _kept(firing)
         if group.count & (group.count - 1) == 0:
-            documents.append(self._document(group, "repeated"))
+            documents.append(self._document(group, "repeated", firing))
         return documents
 
     def expire(self, now_us: int) -> list[Event]:
@@ -110,13 +114,13 @@ class Groups:
 
     def _close(self, key: tuple[str, tuple[str, ...]]) -> list[Event]:
         group = self._open.pop(key)
-        return [self._document(group, "repeated")] if group.count > group.told else []
+        return [self._document(group, "repeated", group.last)] if group.count > group.told else []
 
-    def _document(self, group: Group, action: str) -> Event:
+    def _document(self, group: Group, action: str, firing: Firing) -> Event:
         group.told = group.count
         own_id = group.id if action == "opened" else derived_id("repeat", group.id, str(group.count))
         standing = Standing(own_id, action, group.id, group.count, group.first_us, group.last_us, group.complete)
-        return alert(group.last, standing, self._clock_ns())
+        return alert(firing, standing, self._clock_ns())
 
     def state(self) -> tuple[list[GroupState], list[str]]:
         groups = [
@@ -147,3 +151,9 @@ class Groups:
             self._open[g.rule, g.key] = Group(
                 g.id, g.opened_us, g.first_us, g.last_us, g.count, g.told, g.complete, last
             )
+
+
+def _kept(firing: Firing) -> Firing:
+    if len(encode(firing.event)) <= KEPT_BYTES:
+        return firing
+    return replace(firing, event=cut(firing.event, KEPT_CHARS))

@@ -226,6 +226,36 @@ def test_an_alert_never_outgrows_a_document(rules: RuleSet) -> None:
     assert len(encode(alert)) < 256 * 1024
 
 
+def test_no_text_of_an_event_can_make_an_alert_too_long(rules: RuleSet) -> None:
+    hostile = {
+        "process": {
+            "executable": "\x01" * 8000,
+            "working_directory": "\x01" * 8000,
+            "parent": {"executable": "\x01" * 4000, "command_line": "\x01" * 4000},
+        },
+        "tocsin.process.ancestors": [{"name": "\x01" * 200, "executable": "\x01" * 700}] * 6,
+    }
+    room = 256 * 1024 - len(shell(0, "a", more={**hostile, "tocsin.container.exec_id": ""}))
+    event = shell(0, "a", more={**hostile, "tocsin.container.exec_id": "x" * room})
+    (alert,) = Engine(rules).feed(0, [event])
+    assert alert.event.action == "opened" and len(encode(alert)) <= 256 * 1024
+    assert alert.tocsin and "tocsin.container.exec_id" in (alert.tocsin.truncated or ())
+
+
+def test_groups_keep_little_of_a_long_event(rules: RuleSet) -> None:
+    """Many groups with long command lines cost neither the memory nor the snapshots of all those command lines."""
+    engine = Engine(rules)
+    long = {"process": {"args": ["\x01"] * 4000, "command_line": "\x01 " * 4000}, "container.labels": {"k": "v" * 200}}
+    (opened,) = engine.feed(0, [shell(0, "e0", "c0", more=long)])
+    assert opened.process and len(opened.process.command_line or "") == 8000  # what is told at once is whole
+    engine.feed(1, [shell(i / 100, f"e{i}", f"c{i}", more=long) for i in range(1, 100)])
+    assert len(engine.groups) == 100 and len(engine.snapshot()) < 100 * 4096
+    engine.feed(100, [shell(2, "again", "c0", more=long), shell(2.1, "thrice", "c0", more=long)])
+    closed = [a for a in engine.feed(102, [connection(3600, "x", 1)]) if a.event.action == "repeated"]
+    assert [a.tocsin.alert.count for a in closed if a.tocsin and a.tocsin.alert] == [3]
+    assert "process.command_line" in (closed[0].tocsin.truncated or () if closed[0].tocsin else ())
+
+
 def test_a_snapshot_of_other_rules_or_a_damaged_one_is_refused(rules: RuleSet) -> None:
     engine = Engine(rules)
     engine.feed(0, [shell(0, "a")])
