@@ -27,6 +27,7 @@ def test_shipped_rules_load_without_a_warning() -> None:
     assert {rule.name for rule in RULES.rules if rule.alerts} == {
         "download-tool-in-container",
         "evidence-cut",
+        "hidden-in-cgroups",
         "interactive-shell-in-container",
         "network-sweep",
         "package-manager-in-container",

@@ -31,8 +31,11 @@ class Range:
     def container(self, *command: str, image: str = "", labels: Mapping[str, str] | None = None) -> Container:
         return self.lab.container(f"range{next(self._numbers)}", *command, image=image, labels=labels)
 
-    def alert(self, rule: str, container: Container) -> Event:
-        """The alert of that rule for that container. TocsinError, with what was raised instead, when none comes."""
+    def alert(self, rule: str, container: Container | None) -> Event:
+        """The alert of that rule for that container, or of a process outside of any for None.
+
+        TocsinError, with what was raised instead, when none comes.
+        """
         found: list[Event] = []
 
         def fired() -> bool:
@@ -40,10 +43,11 @@ class Range:
             return bool(found)
 
         if not self._tail.until(fired, TIMEOUT_S):
-            raise TocsinError(f"{rule} did not fire for {container.name}, only {self.rules(container) or 'nothing'}")
+            where = container.name if container else "what is in no container"
+            raise TocsinError(f"{rule} did not fire for {where}, only {self.rules(container) or 'nothing'}")
         return found[0]
 
-    def rules(self, container: Container) -> set[str]:
+    def rules(self, container: Container | None) -> set[str]:
         """Which rules have fired for the container so far."""
         self._tail.poll()
         return {alert.rule.id or "" for alert in self._alerts(container) if alert.rule}
@@ -61,9 +65,10 @@ class Range:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _alerts(self, container: Container) -> list[Event]:
+    def _alerts(self, container: Container | None) -> list[Event]:
+        wanted = container.id if container else None
         return [
             e
             for e in self._tail.events
-            if e.event.action == "opened" and e.container and e.container.id == container.id
+            if e.event.action == "opened" and (e.container.id if e.container else None) == wanted
         ]
