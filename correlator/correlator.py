@@ -178,9 +178,12 @@ class Correlator:
         except ValueError as e:
             self._snapshot_state = str(e)
             log.warning("starting from the log alone, %.0f s back: %s", self._replay_s, e)
-        else:
-            self._kept_offset = self.engine.next_offset
-            self._snapshot_state = "yes"
+            return
+        self._kept_offset = self.engine.next_offset
+        self._snapshot_state = "yes"
+        if self._kept_offset is None:
+            self._snapshot_state = "taken with other rules"
+            log.info("the rules have changed: the log is judged again, %.0f s back", self._replay_s)
 
     async def _keep(self) -> None:
         """Lines up with the log, retries what is pending, and saves the state every few seconds."""

@@ -256,17 +256,27 @@ def test_groups_keep_little_of_a_long_event(rules: RuleSet) -> None:
     assert "process.command_line" in (closed[0].tocsin.truncated or () if closed[0].tocsin else ())
 
 
-def test_a_snapshot_of_other_rules_or_a_damaged_one_is_refused(rules: RuleSet) -> None:
+def test_a_damaged_snapshot_is_refused(rules: RuleSet) -> None:
     engine = Engine(rules)
     engine.feed(0, [shell(0, "a")])
     data = engine.snapshot()
     for bad in (b"", data[:-1], data[:40] + b"x" + data[41:]):
         with pytest.raises(ValueError, match="damaged"):
             Engine(rules).restore(bad)
-    with pytest.raises(ValueError, match="other rules"):
-        Engine(rules, group_span_s=1).restore(data)
-    with pytest.raises(ValueError, match="other rules"):
-        Engine(RuleSet(rules.rules, "other")).restore(data)
+
+
+@pytest.mark.parametrize("span_s", [600, 900])
+def test_with_other_rules_the_log_is_judged_again_and_what_was_told_stays_told(rules: RuleSet, span_s: float) -> None:
+    engine = Engine(rules)
+    log = [shell(0, "a"), shell(300, "b"), shell(330, "c")]
+    told = engine.feed(0, log)
+    other = Engine(RuleSet(rules.rules, "other"), group_span_s=span_s)
+    assert other.restore(engine.snapshot(told)) == told and other.next_offset is None
+    assert other.feed(1, log[1:]) == []
+    assert summary(other.feed(3, [shell(360, "d")])) == [("shell", "repeated", 4)]
+    fewer = Engine(RuleSet(tuple(rule for rule in rules.rules if rule.name != "shell"), "fewer"))
+    fewer.restore(engine.snapshot())
+    assert len(fewer.groups) == 0
 
 
 LOG = st.lists(
