@@ -125,7 +125,8 @@ class ConditionReader:
         listed = list(value) if isinstance(value, Sequence) else [value]
         unknown = [x for x in modifiers if x not in modifier_mapping]
         if unknown:
-            self._problem(line, f"unknown modifier |{unknown[0]}; known: {', '.join(sorted(modifier_mapping))}")
+            known = sorted(modifier_mapping.keys() - UNSUPPORTED_MODIFIERS)
+            self._problem(line, f"unknown modifier |{unknown[0]}; known: {', '.join(known)}")
         elif unsupported := UNSUPPORTED_MODIFIERS.intersection(modifiers):
             self._problem(line, f"the modifier |{min(unsupported)} is not supported")
         elif not name:

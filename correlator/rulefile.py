@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, cast
 
 from sigma.correlations import SigmaCorrelationRule
-from sigma.exceptions import SigmaError
+from sigma.exceptions import SigmaError, SigmaLevelError
 from sigma.rule import SigmaRule
 
 from correlator import fields, sample
@@ -140,7 +141,9 @@ class _Reader:
         for key in document:
             if key not in _KEYS:
                 problems = self.problems if ecs else self.warnings
-                problems.append(Problem(self._file, document.lines[key], f"the key {key!r} means nothing here"))
+                close = get_close_matches(key, _KEYS, 1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                problems.append(Problem(self._file, document.lines[key], f"the key {key!r} means nothing here{hint}"))
         if len({"detection", "correlation", "filter"}.intersection(document)) > 1:
             self._problem(document, kind, "a document is one of detection, correlation and filter")
         if document.get("exclude", "egress") != "egress":
@@ -343,6 +346,8 @@ class _Reader:
         except (SigmaError, ValueError, TypeError, AttributeError, LookupError) as e:
             parsed, errors = None, [e]
         for error in errors:
+            if isinstance(error, SigmaLevelError):
+                continue  # told already, with the levels there are
             subject = type(error).__name__.removeprefix("Sigma").removesuffix("Error").lower()
             self._problem(document, _KEY_OF_ERROR.get(subject, subject), str(error))
         return parsed if len(self.problems) == before else None

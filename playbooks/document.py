@@ -42,8 +42,9 @@ Duration = Annotated[
     float, BeforeValidator(seconds, json_schema_input_type=str), Field(json_schema_extra={"pattern": _DURATION.pattern})
 ]
 """Seconds, written `15m`."""
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-StepId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")]
+NAME, STEP_ID, LABEL = r"^[a-z0-9][a-z0-9-]{0,62}$", r"^[a-z][a-z0-9_]{0,40}$", r"^[^=\s]+(=.*)?$"
+Name = Annotated[str, Field(pattern=NAME)]
+StepId = Annotated[str, Field(pattern=STEP_ID)]
 Text = Annotated[StrictStr, Field(min_length=1, max_length=4096)]
 Value: TypeAlias = StrictBool | StrictInt | StrictFloat | Annotated[StrictStr, Field(max_length=4096)]
 
@@ -154,7 +155,7 @@ def levels(text: str) -> frozenset[str]:
 class Protect(_Model):
     """Containers this playbook never touches, beside those nobody touches."""
 
-    labels: list[Annotated[str, Field(pattern=r"^[^=\s]+(=.*)?$", max_length=300)]] = []
+    labels: list[Annotated[str, Field(pattern=LABEL, max_length=300)]] = []
 
 
 class Concurrency(_Model):

@@ -5,12 +5,11 @@ Owns the checks that need more than one field. Nothing that loads here can fail 
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
@@ -19,6 +18,7 @@ from playbooks import action as actions
 from playbooks.action import Action, Secrets
 from playbooks.document import Approve, Document, FailureStep, Mode, Retry, Step, Where
 from playbooks.match import Matcher, networks
+from playbooks.problems import Place, document_problems, dotted, line_of, near, sentence
 from playbooks.references import fields_by_key, may_hold_secret, names_in
 from playbooks.values import Condition, Scope, Template, ValueProblem, as_text, compiled, filled, has_template, texts
 from tocsin import strict_yaml
@@ -26,9 +26,6 @@ from tocsin.errors import ConfigError, Problem
 
 SHIPPED = Path(__file__).parent / "library"
 """The directory of the playbooks that come with Tocsin."""
-
-Place = tuple[str | int, ...]
-"""Way from a document's top to one value: ("steps", 0, "with")."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def read(path: Path, *, secrets: Secrets | None = None, rules: Collection[str] |
     try:
         document = Document.model_validate(_plain(source))
     except ValidationError as e:
-        raise ConfigError(_document_problems(str(path), source, e)) from e
+        raise ConfigError(document_problems(str(path), source, e)) from e
     # Who never runs needs no secrets: that is how a shipped playbook can name some and harm no fresh install.
     needed = None if document.mode is Mode.DISABLED else secrets
     checker = _Checker(str(path), source, needed, rules)
@@ -127,39 +124,6 @@ def read(path: Path, *, secrets: Secrets | None = None, rules: Collection[str] |
     if playbook is None or checker.problems:
         raise ConfigError(sorted(checker.problems, key=lambda p: p.line))
     return playbook
-
-
-def _document_problems(file: str, source: Any, error: ValidationError) -> list[Problem]:
-    """One problem per place: pydantic tells each arm of a union apart, people do not."""
-    found: dict[Place, Problem] = {}
-    for x in error.errors(include_url=False, include_input=False):
-        missing = x["type"] in ("extra_forbidden", "missing")
-        place = x["loc"] if missing else x["loc"][: _depth(source, x["loc"])]
-        found.setdefault(place, Problem(file, line_of(source, place), _sentence({**x, "loc": place})))
-    return list(found.values())
-
-
-def _depth(source: Any, place: Place) -> int:
-    """How many steps of a place exist in what was written."""
-    for n, part in enumerate(place):
-        inside = part in source if isinstance(source, dict) else isinstance(source, list) and isinstance(part, int)
-        if not inside:
-            return n
-        source = source[part]
-    return len(place)
-
-
-def line_of(source: Any, place: Place) -> int:
-    """The line of a value, or of the nearest thing around it that has one."""
-    line = source.line if isinstance(source, strict_yaml.Mapping | strict_yaml.Sequence) else 1
-    for part in place:
-        if isinstance(source, strict_yaml.Mapping) and part in source:
-            line, source = source.lines[str(part)], source[str(part)]
-        elif isinstance(source, strict_yaml.Sequence) and isinstance(part, int) and part < len(source):
-            line, source = source.lines[part], source[part]
-        else:
-            break
-    return line
 
 
 class _Checker:
@@ -173,7 +137,7 @@ class _Checker:
         self.problems: list[Problem] = []
 
     def problem(self, place: Place, text: str) -> None:
-        self.problems.append(Problem(self.file, line_of(self.source, place), f"{_dotted(place)}: {text}"))
+        self.problems.append(Problem(self.file, line_of(self.source, place), f"{dotted(place)}: {text}"))
 
     def ready(self, document: Document, revision: str) -> Playbook | None:
         self._check_match(document)
@@ -201,7 +165,7 @@ class _Checker:
     def _check_match(self, document: Document) -> None:
         for n, name in enumerate(document.match.rules or []):
             if self.rules is not None and name not in self.rules:
-                self.problem(("match", "rules", n), f"there is no rule {name!r}{_near(name, self.rules)}")
+                self.problem(("match", "rules", n), f"there is no rule {name!r}{near(name, self.rules)}")
         for n, where in enumerate(document.match.where or []):
             try:
                 check_where(where)
@@ -247,7 +211,7 @@ class _Checker:
         open_keys = {key for key, value in given.items() if has_template(value)}
         for key in given:
             if key not in known:
-                self.problem((*place, key), f"is not a parameter{_near(key, known)}")
+                self.problem((*place, key), f"is not a parameter{near(key, known)}")
             elif may_hold_secret(known[key]) and key in open_keys:
                 # What an attacker chooses must never be able to name a secret.
                 self.problem((*place, key), "may hold a secret and so takes no template")
@@ -261,7 +225,7 @@ class _Checker:
         except ValidationError as e:
             for error in e.errors(include_url=False, include_input=False):
                 if not (error["type"] == "missing" and error["loc"][0] in open_keys):
-                    self.problem((*place, *error["loc"]), _sentence(dict(error), dotted=False))
+                    self.problem((*place, *error["loc"]), sentence(error))
 
     def _check_secrets(self, place: Place, value: Any, allowed: bool) -> None:
         for text in texts(value):
@@ -286,7 +250,7 @@ def check_where(where: Where) -> None:
     word = name.rstrip("_")
     field = contract.field_type(where.field)
     if field is None:
-        raise ValueError(f"{where.field!r} is not a field of an event{_near(where.field, contract.field_paths())}")
+        raise ValueError(f"{where.field!r} is not a field of an event{near(where.field, contract.field_paths())}")
     number, flag = field.kind in ("long", "float"), field.kind == "boolean"
     if word in ("gt", "gte", "lt", "lte") and not number:
         raise ValueError(f"{word} compares numbers, and {where.field} is a {field.kind}")
@@ -316,41 +280,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list) else value
-
-
-def _sentence(error: dict[str, Any], *, dotted: bool = True) -> str:
-    place: Place = error["loc"]
-    if error["type"] == "extra_forbidden":
-        text = f"is not a field here{_near(str(place[-1]), _keys_at(place[:-1]))}"
-    elif error["type"] == "missing":
-        text = "is missing"
-    else:
-        text = str(error["msg"]).removeprefix("Value error, ")
-    return f"{_dotted(place)}: {text}" if dotted else text
-
-
-def _keys_at(place: Place) -> list[str]:
-    """What may be written at that place of a document."""
-    model: type[BaseModel] = Document
-    for part in place:
-        field = fields_by_key(model.model_fields).get(str(part))
-        model = next(iter(_models(field.annotation)), model) if field else model
-    return list(fields_by_key(model.model_fields))
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models(inner)]
-
-
-def _dotted(place: Place) -> str:
-    return "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in place).removeprefix(".") or "the file"
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    choices = sorted(known)
-    found = difflib.get_close_matches(name, choices, 1)
-    if found:
-        return f"; did you mean {found[0]!r}?"
-    return f"; there are {', '.join(choices)}" if 0 < len(choices) <= 12 else ""
