@@ -1,7 +1,8 @@
 """Folds firings into groups: the first opens an alert, the next ones within the span are its repeats.
 
 Repeats are counted, and told at counts 2, 4, 8, ... and once when the group closes, so that the last count is right.
-Everything here follows event time, never the wall clock: the same log gives the same alerts.
+Everything here follows event time, never the wall clock: the same log gives the same alerts. A group far in the future
+is over too: the clock was set back, and what happens now is no repeat of it.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Groups:
         key = (firing.rule.name, firing.key)
         group = self._open.get(key)
         documents = []
-        if group is not None and firing.end_us > group.opened_us + self._span_us:
+        if group is not None and abs(firing.end_us - group.opened_us) > self._span_us:
             documents += self._close(key)
             group = None
         if group is None:
@@ -107,7 +108,7 @@ class Groups:
         documents: list[Event] = []
         while self._open:
             key, group = next(iter(self._open.items()))
-            if now_us <= group.opened_us + self._span_us + TOLERANCE_US:
+            if abs(now_us - group.opened_us) <= self._span_us + TOLERANCE_US:
                 break
             documents += self._close(key)
         return documents

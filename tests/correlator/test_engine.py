@@ -207,6 +207,12 @@ def test_a_clock_set_back_does_not_stop_groups_from_closing(rules: RuleSet) -> N
     assert summary(engine.feed(4, [connection(70, "x", 1)])) == [("shell", "repeated", 3)]
 
 
+def test_after_the_clock_was_set_back_nothing_is_taken_for_a_repeat(rules: RuleSet) -> None:
+    engine = Engine(rules)
+    engine.feed(0, [shell(90_000, "a"), shell(90_001, "b"), shell(90_002, "c")])
+    assert summary(engine.feed(3, [shell(0, "d")])) == [("shell", "repeated", 3), ("shell", "opened", 1)]
+
+
 def test_open_groups_are_bounded(rules: RuleSet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(groups_module, "MAX_GROUPS", 5)
     engine = Engine(rules)
