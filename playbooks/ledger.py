@@ -244,6 +244,22 @@ class Transaction:
             == 1
         )
 
+    def prolong_undos(self, than: UndoRecord) -> list[tuple[str, str]]:
+        """Puts off other runs' undos of the same action on the same container that come sooner than `than` would.
+
+        What puts back the very same is left to `Ledger.superseding`. The (run, step) of those put off.
+        """
+        sooner = "due_ns IS NOT NULL AND (:due IS NULL OR due_ns < :due)"
+        same = "parameters = :parameters AND saved = :saved"
+        return self._db.execute(
+            "UPDATE undos SET due_ns = :due WHERE state = 'armed' AND run_id != :run AND uses = :uses"
+            f" AND container_id = :container AND {sooner} AND NOT ({same}) RETURNING run_id, step_id",
+            {
+                "due": than.due_ns, "run": than.run_id, "uses": than.uses, "container": than.container_id,
+                "parameters": _json(than.parameters), "saved": _json(than.saved),
+            },
+        ).fetchall()  # fmt: skip
+
     def postpone_undo(self, run_id: str, step_id: str, reason: str) -> None:
         self._db.execute(
             "UPDATE undos SET reason = ?, attempts = attempts + 1 WHERE run_id = ? AND step_id = ?",

@@ -24,7 +24,7 @@ from playbooks.daemon import ContainerState, Gone
 from playbooks.document import Approve, Mode, Retry
 from playbooks.guard import Denied, Guard
 from playbooks.halt import Switch
-from playbooks.ledger import Ledger, LedgerUnavailable
+from playbooks.ledger import Ledger, LedgerUnavailable, Transaction
 from playbooks.live import Live, Services
 from playbooks.outbox import message_of
 from playbooks.records import Message, StepRecord, UndoRecord, claim_id, delivery_id
@@ -149,6 +149,8 @@ class Steps:
             tx.put(done)
             for message in messages:
                 tx.add(message)
+            if ending.outcome in (Outcome.CHANGED, Outcome.UNCHANGED):
+                self._prolong(tx, live, step, record)
             if ending.outcome is Outcome.UNCHANGED:
                 tx.settle_undo(live.run.id, step.id, "disarmed", ending.reason[:MAX_REASON_CHARS], now)
             tx.audit(
@@ -162,19 +164,23 @@ class Steps:
         self._hooks.ended()
         return done
 
+    def _prolong(self, tx: Transaction, live: Live, step: ReadyStep, record: StepRecord) -> None:
+        """What this step found done, or has done in part, must hold as long as it asks for, whoever did it first.
+
+        Else an attacker would set off the mildest playbook first, and its undo would end the containment of all others.
+        """
+        free = live.mode is Mode.ENFORCE and not live.run.tripped and step.approve is None
+        if not (step.action.undoable and free):
+            return
+        own = self._ledger.undo(live.run.id, step.id) or _undo(live, step, record, {}, time.time_ns())
+        for run_id, step_id in tx.prolong_undos(own):
+            tx.audit("undo_put_off", run=run_id, step=step_id, for_run=live.run.id, until_ns=own.due_ns)
+
     def claim(self, live: Live, step: ReadyStep, record: StepRecord, plan: Plan, parameters: BaseModel) -> StepRecord:
         """The commit before act. After it the step may have acted, whatever happens. Raises Denied when halted."""
         now = time.time_ns()
         claimed = msgspec.structs.replace(record, state="acting", saved=dict(plan.saved))
-        undo = UndoRecord(
-            run_id=live.run.id,
-            step_id=step.id,
-            uses=step.uses,
-            parameters=parameters.model_dump(mode="json", by_alias=True),
-            saved=dict(plan.saved),
-            container_id=live.run.container_id,
-            due_ns=None if step.undo_after_s is None else now + int(step.undo_after_s * 1e9),
-        )
+        undo = _undo(live, step, claimed, parameters.model_dump(mode="json", by_alias=True), now)
         with self._ledger.writing() as tx:
             if step.action.mutates:
                 self._switch.check()  # once more: after halt() has written, no claim gets through
@@ -350,6 +356,18 @@ class _Attempts:
         progress.data = dict(result.data)
         progress.reason = result.reason
         progress.outcome = result.outcome
+
+
+def _undo(live: Live, step: ReadyStep, record: StepRecord, parameters: dict[str, Any], now_ns: int) -> UndoRecord:
+    return UndoRecord(
+        run_id=live.run.id,
+        step_id=step.id,
+        uses=step.uses,
+        parameters=parameters,
+        saved=record.saved,
+        container_id=live.run.container_id,
+        due_ns=None if step.undo_after_s is None else now_ns + int(step.undo_after_s * 1e9),
+    )
 
 
 def _ending(state: tenacity.RetryCallState) -> Ending:

@@ -107,6 +107,9 @@ class Undoer:
                 return
             if undo.state == "failed" and by is None:
                 return
+            if by is None and (undo.due_ns is None or undo.due_ns > time.time_ns()):
+                self.arm(undo)  # another run has put it off since the timer was set
+                return
             if step.state == "acting":
                 # It could act after it was taken back, and then nothing would ever take it back.
                 self._again(run_id, step_id, BUSY_WAIT_S)

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from scene import CONTAINER, Scene, alert, until
 
+from ecs_mappings.event import Rule
+from playbooks.daemon import Attachment
 from tocsin.errors import RetryLater
 
 TEXT = "name: one\nmatch: {rules: [shell]}\nsteps:\n  - {id: t, uses: probe.touch, with: {file: FILE}UNDO}\n"
@@ -138,3 +140,44 @@ def test_no_error_makes_it_forgotten(
         assert failed.wait(10)
     until(lambda: s.ledger.undo(run.id, "t").state == "done")  # type: ignore[union-attr]
     assert not (tmp_path / "effect").exists()
+
+
+CUT = "name: NAME\nmatch: {rules: [NAME]}\nsteps:\n  - {id: cut, uses: docker.disconnect, undo: {after: SPAN}WITH}\n"
+
+
+def cut(name: str, span: str, networks: str = "") -> str:
+    given = f", with: {{networks: [{networks}]}}" if networks else ""
+    return CUT.replace("NAME", name).replace("SPAN", span).replace("WITH", given)
+
+
+def test_a_mild_playbook_does_not_end_the_containment_of_a_strict_one(scene: Callable[..., Scene]) -> None:
+    """An attacker could set the mild one off first."""
+    s = scene(cut("mild", "300ms"), cut("strict", "900ms"))
+    mild = s.run_of(alert(rule=Rule(id="mild")))
+    strict = s.run_of(alert(rule=Rule(id="strict")))
+    assert s.steps(strict)["cut"].outcome == "unchanged"
+    time.sleep(0.5)
+    assert not s.daemon.inspect(CONTAINER).networks
+    s.restart()
+    until(lambda: s.daemon.inspect(CONTAINER).networks)
+    put_off = [r for r in s.ledger.audit_rows() if r.kind == "undo_put_off"]
+    assert len(put_off) == 1 and strict.id in put_off[0].body and mild.id in put_off[0].body
+
+
+def test_what_a_strict_playbook_added_to_is_held_as_long(scene: Callable[..., Scene]) -> None:
+    s = scene(cut("mild", "300ms", "bridge"), cut("strict", "900ms"))
+    s.daemon.networks["d" * 64] = "back"
+    s.daemon.connect(CONTAINER, Attachment("d" * 64, "back", {}))
+    s.run_of(alert(rule=Rule(id="mild")))
+    assert s.steps(s.run_of(alert(rule=Rule(id="strict"))))["cut"].outcome == "changed"
+    time.sleep(0.5)
+    assert not s.daemon.inspect(CONTAINER).networks
+    until(lambda: s.daemon.inspect(CONTAINER).networks.keys() == {"bridge", "back"})
+
+
+def test_a_playbook_that_must_ask_first_puts_nothing_off(scene: Callable[..., Scene]) -> None:
+    s = scene(cut("mild", "300ms"), "mode: dry-run\n" + cut("strict", "1h"), "mode: approve\n" + cut("careful", "1h"))
+    s.run_of(alert(rule=Rule(id="mild")))
+    s.run_of(alert(rule=Rule(id="strict")))
+    s.run_of(alert(rule=Rule(id="careful")))
+    until(lambda: s.daemon.inspect(CONTAINER).networks)
