@@ -14,7 +14,7 @@
 #define MAX_CGROUP_DEPTH 32
 #define MAX_PATH_PARTS 32
 #define MAX_NAME 256
-#define PATHS_MASK 8191 /* variable data before the last part starts below this; a mask is what the verifier believes */
+#define PATHS_MASK 8191 /* where the last part begins at the latest; a mask is what the verifier believes */
 #define MAX_LAST 8192   /* longest last part: argv */
 #define ID_LENGTH 64
 
@@ -120,6 +120,7 @@ static __always_inline bool find_container(struct scratch *s, u64 task)
 		READ(kn, kn, kernfs_node, parent);
 	}
 	s->head.flags |= FLAG_DEEP;
+	__builtin_memset(s->head.container, 0, ID_LENGTH); /* an inner name found on the way may be made up */
 	return true;
 }
 
@@ -238,11 +239,11 @@ static __always_inline int send(struct scratch *s, u32 probe, u32 body_size)
 }
 
 /* Appends the names from (mnt, dentry) up to the root of its mount namespace, each NUL-ended, innermost first; crosses
- * mounts. Returns the new position. More parts than MAX_PATH_PARTS set *cut.
+ * mounts. Returns the new position. More parts than MAX_PATH_PARTS, or longer ones than there is room for, set *cut.
  */
 static __always_inline u32 put_path(struct scratch *s, u32 position, u64 mnt, u64 dentry, u16 *cut)
 {
-	u64 root = 0, parent = 0, name = 0, mount = 0, outer = 0;
+	u64 root = 0, parent = 0, name = 0, mount = 0, outer = 0, full;
 	int n;
 
 	for (int i = 0; i < MAX_PATH_PARTS; i++) {
@@ -258,10 +259,13 @@ static __always_inline u32 put_path(struct scratch *s, u32 position, u64 mnt, u6
 			mnt = outer + OFF_mount_mnt;
 			continue;
 		}
+		/* The sign: a branch here would be one too many for the verifier. What does not fit is overwritten. */
+		full = (PATHS_MASK - MAX_NAME - (u64)position) >> 63;
+		*cut |= full;
 		position &= PATHS_MASK;
 		n = bpf_probe_read_kernel_str(&s->body[position], MAX_NAME, (void *)name);
 		if (n > 0 && n <= MAX_NAME)
-			position += n;
+			position += n & (full - 1);
 		if (dentry == parent)
 			return position; /* in no directory: a memfd */
 		dentry = parent;

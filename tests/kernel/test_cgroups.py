@@ -94,11 +94,13 @@ def test_what_is_beside_a_container_is_not_in_it(watch: Watch, box: Container, p
     assert not watch.all(does("exec", command_line=f"/bin/true {mark}"))
 
 
-def test_nobody_hides_by_nesting_deep(watch: Watch) -> None:
-    with cgroup(f"docker/{A}" + "/deep" * 40) as folder:
-        run_in(folder, "/bin/true", "mark-deep")
-        event = watch.one(does("exec", command_line="/bin/true mark-deep"))
-        watch.one(does("exit", command_line="/bin/true mark-deep"))
+@pytest.mark.parametrize("below", ["/deep" * 40, f"/deep/{B}" + "/deep" * 31, "/deep" * 40 + f"/{B}"])
+def test_nobody_hides_or_points_at_another_container_by_nesting_deep(watch: Watch, below: str) -> None:
+    mark = f"/bin/true mark-deep-{len(below)}-{below.index(B) if B in below else 0}"
+    with cgroup(f"docker/{A}{below}") as folder:
+        run_in(folder, *mark.split())
+        event = watch.one(does("exec", command_line=mark))
+        watch.one(does("exit", command_line=mark))
     assert event.container is UNSET and event.tocsin and event.tocsin.truncated == ["container.id"]
 
 

@@ -105,6 +105,20 @@ def test_a_deep_path_is_whole_or_flagged(watch: Watch, box: Container, depth: in
         assert str(event.process.executable).endswith("/d/d/true")
 
 
+@pytest.mark.parametrize(
+    ("depth", "file"), [(20, "./true"), (29, "./true"), (31, "./true"), (40, "./true"), (40, "/bin/true")]
+)
+def test_long_names_of_directories_hide_neither_an_execution_nor_its_arguments(
+    watch: Watch, box: Container, depth: int, file: str
+) -> None:
+    line = f"{file} mark-long-{depth}"
+    descend = f"n=$(printf %0255d 0); for i in $(seq {depth}); do mkdir -p $n; cd -P $n; done"
+    box.run("sh", "-c", f"cd /tmp; {descend}; [ -e ./true ] || cp /bin/busybox ./true; {line}")
+    event = watch.one(does("exec", box, command_line=line), timeout_s=3)
+    assert event.process and event.process.args == line.split() and event.tocsin and event.tocsin.truncated
+    assert str(event.process.executable).rpartition("/")[2] in {"true", "busybox"}
+
+
 def test_arguments_of_8192_bytes_are_whole_and_of_9000_cut_and_flagged(watch: Watch, box: Container) -> None:
     room = 8192 - len("/bin/true\0mark-whole\0") - 1
     box.run("sh", "-c", f"/bin/true mark-whole $(printf %0{room}d 0); /bin/true mark-cut $(printf %09000d 0) end")
