@@ -6,6 +6,7 @@ delivered again, in whatever company or order, starts nothing.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -20,11 +21,12 @@ from playbooks.live import Live
 from playbooks.records import Run, RunState, run_id
 from playbooks.responses import of_run
 from playbooks.schema import Playbook
-from playbooks.values import ValueProblem, names_of, value_at
+from playbooks.values import Template, ValueProblem, names_of, value_at
 
 log = logging.getLogger(__name__)
 
 MAX_KEY_CHARS = 512
+"""Of a filled-in key; of a longer one a hash stands for its end, so that padding never makes two keys equal."""
 
 
 class Intake:
@@ -106,11 +108,11 @@ class Intake:
 
     def _judged(self, tx: Transaction, playbook: Playbook, run: Run, names: Mapping[str, Any]) -> Run:
         document, now = playbook.document, run.created_ns
-        cooldown = playbook.cooldown_key.text(names)[:MAX_KEY_CHARS] if playbook.cooldown_key else None
+        cooldown = _key(playbook.cooldown_key, names) if playbook.cooldown_key else None
         if cooldown is not None and (until := tx.cooldown_until(playbook.name, cooldown)) > now:
             return _not(run, "suppressed", f"cooldown for another {(until - now) / 1e9:.0f} s")
         if playbook.concurrency_key and document.concurrency:
-            key = playbook.concurrency_key.text(names)[:MAX_KEY_CHARS]
+            key = _key(playbook.concurrency_key, names)
             run = msgspec.structs.replace(run, key=key)
             if other := tx.busy(playbook.name, key):
                 when_busy = document.concurrency.when_busy
@@ -126,6 +128,15 @@ class Intake:
             targets = tx.count_target(playbook.name, run.container_id or run.id, now, since)
             run = msgspec.structs.replace(run, tripped=targets > document.limits.max_targets)
         return run
+
+
+def _key(template: Template, names: Mapping[str, Any]) -> str:
+    """Raises ValueProblem."""
+    text = template.text(names)
+    if len(text) <= MAX_KEY_CHARS:
+        return text
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"{text[: MAX_KEY_CHARS - len(digest) - 1]}#{digest}"
 
 
 def _not(run: Run, state: RunState, reason: str) -> Run:

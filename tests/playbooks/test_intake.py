@@ -9,12 +9,14 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import UNSET
 from scene import Scene, alert, until, written
 
-from ecs_mappings.event import Container, encode
+from ecs_mappings.event import Container, Process, Rule, encode
 from playbooks.document import Mode
 from playbooks.intake import Intake
 from playbooks.ledger import Ledger
+from playbooks.schema import SHIPPED
 from tocsin.errors import RetryLater
 
 POST = "steps: [{id: tell, uses: probe.post}]\n"
@@ -69,6 +71,23 @@ def test_cooldown_is_recorded_and_survives_a_restart(scene: Callable[..., Scene]
     assert (run.state, "cooldown" in run.reason) == ("suppressed", True)
     assert s.run_of(alert(container=Container(id="d" * 64))).state == "done"
     until(lambda: [e for e in s.emitted if e.event.action == "suppressed"])
+
+
+def test_padding_does_not_make_two_keys_equal(scene: Callable[..., Scene]) -> None:
+    s = scene(ONE + "cooldown: {key: '{{ process.name }}:{{ container.id }}', for: 1h}\n")
+    padded = Process(name="x" * 2000)
+    assert s.run_of(alert(process=padded)).state == "done"
+    assert s.run_of(alert(process=padded)).state == "suppressed"
+    assert s.run_of(alert(process=padded, container=Container(id="d" * 64))).state == "done"
+
+
+def test_many_alerts_of_one_rule_and_container_are_one_message(scene: Callable[..., Scene]) -> None:
+    """A receiver takes one a second: a flood would keep the alert that matters waiting."""
+    s = scene((SHIPPED / "notify.yml").read_text().replace("mode: disabled", "mode: enforce"))
+    s.take(*(alert() for _ in range(20)), alert(rule=Rule(id="r-2")), alert(container=UNSET))
+    s.settle()
+    assert len([r for r in s.ledger.runs(100) if r.state == "done"]) == 3
+    assert len(s.ledger.runs(100)) == 22
 
 
 def test_a_cooldown_of_an_alert_that_came_again_is_not_renewed(scene: Callable[..., Scene]) -> None:
