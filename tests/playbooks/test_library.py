@@ -37,11 +37,14 @@ class Process:
         )
         self.core.start()
 
-    def answer(self, rule: str, container: str) -> dict[str, Event]:
-        """Takes an alert of now and waits for its run to end; the responses by step."""
+    def answer(self, rule: str, container: str, *, approve: bool = False) -> dict[str, Event]:
+        """Takes an alert of now and waits for its run to end, approving what it asks; the responses by step."""
         made = alert(container=Container(id=container), rule=Rule(id=rule), timestamp=datetime.now(UTC))
         assert self.core.take([encode(made)]) == 1
         run = self.core._ledger.runs(1)[0]
+        if approve:
+            until(lambda: self.core._ledger.approvals(state="pending"))
+            self.core._approvals.decide(self.core._ledger.approvals(state="pending")[0].id, "approve", "test")
         until(lambda: self.core._ledger.run(run.id).state in ("done", "failed"), 30)  # type: ignore[union-attr]
         self.run_id = run.id
         steps = len(self.core._ledger.steps(run.id))
@@ -83,9 +86,9 @@ def test_a_shell_is_contained_and_let_go(made: lab.Lab, process: Process) -> Non
     assert target.status() == "running" and target.networks() == networks
 
 
-def test_egress_is_cut_and_the_container_runs_on(made: lab.Lab, process: Process) -> None:
+def test_egress_is_cut_once_approved_and_the_container_runs_on(made: lab.Lab, process: Process) -> None:
     target = made.container("worker")
-    steps = process.answer("unexpected-egress", target.id)
+    steps = process.answer("unexpected-egress", target.id, approve=True)
     assert steps["cut"].tocsin.playbook.outcome == "changed"
     assert target.status() == "running" and not target.networks()
 
