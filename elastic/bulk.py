@@ -17,6 +17,8 @@ MAX_REQUEST_BYTES = 8 * 1024 * 1024
 
 _REFUSED = frozenset({400, 413})
 """Statuses that are about the document itself. All others are about the cluster and pass."""
+_CLUSTER_IS_FULL = "validation_exception"
+"""Type of an error of status 400 that is not: a new data stream would have more shards than the cluster allows."""
 
 _FILTER = "items.*.status,items.*.error.type,items.*.error.reason,items.*.error.caused_by.reason"
 
@@ -77,7 +79,7 @@ def create(client: Elasticsearch, items: Sequence[Item]) -> tuple[dict[int, Writ
                 decided[item.place] = Written(Outcome.CREATED)
             elif status == 409:
                 decided[item.place] = Written(Outcome.EXISTS)
-            elif status in _REFUSED:
+            elif status in _REFUSED and not reason.startswith(_CLUSTER_IS_FULL):
                 decided[item.place] = Written(Outcome.REJECTED, reason)
             else:
                 undecided.append(Undecided(item, status, reason))

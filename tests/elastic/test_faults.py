@@ -42,12 +42,16 @@ def lack_template(body: bytes, forward: Forward) -> Answer:
     return _some(body, forward, 404)
 
 
-def _some(body: bytes, forward: Forward, status: int) -> Answer:
+def lack_shards(body: bytes, forward: Forward) -> Answer:
+    return _some(body, forward, 400, "validation_exception")
+
+
+def _some(body: bytes, forward: Forward, status: int, error: str = "fault") -> Answer:
     lines = body.splitlines(keepends=True)
     pairs = [lines[n] + lines[n + 1] for n in range(0, len(lines), 2)]
     status_code, answer = forward(b"".join(pairs[::2]))
     taken = iter(json.loads(answer)["items"])
-    put_off = {"create": {"status": status, "error": {"type": "fault", "reason": "not now"}}}
+    put_off = {"create": {"status": status, "error": {"type": error, "reason": "not now"}}}
     items = [next(taken) if n % 2 == 0 else put_off for n in range(len(pairs))]
     return status_code, json.dumps({"errors": True, "items": items}).encode()
 
@@ -213,6 +217,12 @@ def test_cluster_that_stays_busy_is_retry_later_and_keeps_what_it_took(kept: Ela
         kept.write(batch(16))
     assert [a.outcome for a in kept.write(batch(16))].count(Outcome.CREATED) == 1
     assert len(found(kept)) == 16
+
+
+def test_a_cluster_without_room_for_another_shard_gives_up_no_document(kept: ElasticStore, proxy: FaultyProxy) -> None:
+    proxy.faults = [lack_shards]
+    assert outcomes(kept, batch(4)) == {Outcome.CREATED}
+    assert len(found(kept)) == 4
 
 
 def test_missing_template_is_put_again(kept: ElasticStore, proxy: FaultyProxy) -> None:
