@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tocsin import link, supervise
+from tocsin import link, running
 from tocsin.errors import RetryLater, TocsinError
 from tocsin.settings import Settings
 
@@ -71,8 +71,8 @@ def _daemon(name: str, url: str) -> Iterator[Check]:
     finally:
         client.close()
     cgroup = f"cgroup v{info.get('CgroupVersion', '1')} ({info.get('CgroupDriver', '?')})"
-    running = f"{info.get('ContainersRunning', 0)} containers running"
-    detail = f"{version.get('Version')}, API {version.get('ApiVersion')}, {cgroup}, {running}"
+    count = f"{info.get('ContainersRunning', 0)} containers running"
+    detail = f"{version.get('Version')}, API {version.get('ApiVersion')}, {cgroup}, {count}"
     old = tuple(int(x) for x in str(version.get("ApiVersion", "0")).split(".")) < (1, 41)
     yield Check(name, "warn" if old else "ok", detail, "update Docker to 20.10 or newer" if old else "")
 
@@ -140,7 +140,7 @@ def _sockets(settings: Settings) -> Iterator[Check]:
     from tocsin import processes
 
     serving = [name for name in processes.names() if link.in_use(settings.socket(name))]
-    supervisor = supervise.read_state(settings.paths.run_dir)
+    supervisor = running.read_state(settings.paths.run_dir)
     if supervisor is not None:
         yield Check("processes", "ok", f"`tocsin up` runs (pid {supervisor['pid']}); answering: {', '.join(serving)}")
     elif serving:

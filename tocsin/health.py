@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from tocsin import link, processes, supervise
+from tocsin import link, processes, running
 from tocsin.errors import TocsinError
 from tocsin.settings import Settings
 from tocsin.storage import open_store
@@ -21,7 +21,7 @@ def ask(settings: Settings) -> dict[str, Any]:
 
     A problem is what someone must mend; a note is what one should know.
     """
-    supervisor = supervise.read_state(settings.paths.run_dir)
+    supervisor = running.read_state(settings.paths.run_dir)
     children = (supervisor or {}).get("processes", {})
     found: dict[str, Any] = {
         "supervisor": _supervisor(supervisor),
@@ -78,8 +78,8 @@ def _store(settings: Settings) -> dict[str, Any]:
 
 
 def _problems(found: dict[str, Any]) -> Iterator[str]:
-    running = {name: p for name, p in found["processes"].items() if p["answers"]}
-    if not running:
+    answering = {name: p for name, p in found["processes"].items() if p["answers"]}
+    if not answering:
         yield "Tocsin does not run: start it with `tocsin up`"
     else:
         for name, process in found["processes"].items():
@@ -87,7 +87,7 @@ def _problems(found: dict[str, Any]) -> Iterator[str]:
                 yield f"{name} does not answer: {process['problem']}"
     if not found["store"]["reachable"]:
         yield f"the store {found['store']['place']} does not answer: {found['store']['problem']}"
-    for name, process in running.items():
+    for name, process in answering.items():
         yield from _SPECIAL[name](process["status"])
 
 
@@ -132,7 +132,7 @@ def _playbooks(status: dict[str, Any]) -> Iterator[str]:
     if status["undos"].get("failed"):
         yield f"playbooks: {status['undos']['failed']} undos failed; see `tocsin undo list --all`"
     if status["outbox"].get("dead"):
-        yield f"playbooks: {status['outbox']['dead']} messages could not be delivered; see `tocsin runs list`"
+        yield f"playbooks: {status['outbox']['dead']} messages could not be delivered; see `tocsin outbox list`"
     if status["hanging_calls"]:
         yield f"playbooks: {status['hanging_calls']} calls hang"
 
@@ -160,10 +160,31 @@ def _forwarder_notes(status: dict[str, Any]) -> Iterator[str]:
             yield f"forwarder: {lost} records never reached {sink}"
 
 
+_UNJUDGED = {
+    "malformed": "records were no events",
+    "missing": "events were lost before they could be judged",
+    "evicted": "windows or groups were given up for want of room",
+    "late": "events came too late for their window",
+    "undecided": "events were cut where a rule looks, and no rule could tell",
+}
+"""Counters of the correlator that are 0 when every event was judged as it should be."""
+
+
+def _correlator_notes(status: dict[str, Any]) -> Iterator[str]:
+    for name, meaning in _UNJUDGED.items():
+        if status.get(name):
+            yield f"correlator: {status[name]} {meaning} ({name})"
+
+
 def _playbooks_notes(status: dict[str, Any]) -> Iterator[str]:
     waiting = status["approvals"].get("pending")
     if waiting:
         yield f"playbooks: {waiting} approvals wait for a person; see `tocsin approve`"
 
 
-_NOTES = {"sensor": _sensor_notes, "forwarder": _forwarder_notes, "playbooks": _playbooks_notes}
+_NOTES = {
+    "sensor": _sensor_notes,
+    "forwarder": _forwarder_notes,
+    "correlator": _correlator_notes,
+    "playbooks": _playbooks_notes,
+}

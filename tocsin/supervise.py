@@ -9,20 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import json
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from tocsin.errors import TocsinError, UsageError
-from tocsin.link import in_use
+from tocsin import running
+from tocsin.errors import TocsinError
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +32,6 @@ FIRST_DELAY_S = 0.05
 LONGEST_DELAY_S = 15.0
 HEALTHY_AFTER_S = 5.0
 """A child that lived this long starts again without delay when it dies."""
-STATE_FILE = "up.json"
-LOCK_FILE = "up.lock"
 
 
 class ChecksFailed(TocsinError):
@@ -94,7 +90,7 @@ class Supervisor:
 
     async def run(self, stop: asyncio.Event) -> None:
         """From the check of all inputs to the orderly end. Raises ChecksFailed, or UsageError if one runs already."""
-        with only_one(self._run_dir):
+        with running.only_one(self._run_dir):
             begun = time.monotonic()
             stopped = asyncio.create_task(stop.wait())
             try:
@@ -108,7 +104,6 @@ class Supervisor:
                 await asyncio.gather(*keepers, readiness, return_exceptions=True)
             finally:
                 stopped.cancel()
-                (self._run_dir / STATE_FILE).unlink(missing_ok=True)
 
     async def _check_all(self, stopped: asyncio.Task[bool]) -> bool:
         """True once all children have been let go; False when stopped meanwhile."""
@@ -261,17 +256,15 @@ class Supervisor:
 
     def _publish(self) -> None:
         """Puts pids and restarts where `tocsin status` reads them."""
-        text = json.dumps(
+        running.publish(
+            self._run_dir,
             {
                 "pid": os.getpid(),
                 "started_at": self._begun,
                 "ready_s": self._ready_s,
                 "processes": {name: child.public() for name, child in self._children.items()},
-            }
+            },
         )
-        temporary = self._run_dir / f"{STATE_FILE}.new"
-        temporary.write_text(text)
-        temporary.replace(self._run_dir / STATE_FILE)
 
 
 def write_line(line: str) -> None:
@@ -285,68 +278,3 @@ def _how(code: int | None) -> str:
     if code is not None and code < 0:
         return signal.Signals(-code).name
     return f"exit {code}"
-
-
-def read_state(run_dir: Path) -> dict[str, Any] | None:
-    """What the supervisor last published; None when none runs here."""
-    try:
-        state = json.loads((run_dir / STATE_FILE).read_text())
-    except (OSError, ValueError):
-        return None
-    # A supervisor that waits for the orphans of a killed one has the lock, and the dead one's file still lies there.
-    return state if isinstance(state, dict) and state.get("pid") == _holder(run_dir) else None
-
-
-def _holder(run_dir: Path) -> int | None:
-    """Pid of the living supervisor: its lock ends with it, while its pid may linger or be somebody else's by now."""
-    try:
-        with open(run_dir / LOCK_FILE) as lock:
-            text = lock.read().strip()
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return int(text) if text.isdecimal() else None
-    except OSError:
-        return None
-    return None
-
-
-@contextlib.contextmanager
-def only_one(run_dir: Path) -> Iterator[None]:
-    """Holds the lock of this run directory. UsageError says which pid holds it already.
-
-    When the last supervisor was killed its children are given the time to notice.
-    """
-    run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(run_dir / LOCK_FILE, "a+") as lock:
-        if not _locked(lock):
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            raise UsageError(
-                f"{run_dir}: Tocsin runs here already (pid {owner}): see `tocsin status`, or set another run_dir"
-            )
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        _wait_for_orphans(run_dir)
-        yield
-
-
-def _locked(lock: IO[str]) -> bool:
-    for _ in range(5):
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)  # a `tocsin status` may be looking just now
-        else:
-            return True
-    return False
-
-
-def _wait_for_orphans(run_dir: Path, timeout_s: float = 20.0) -> None:
-    """A state file without its supervisor means that it was killed: its children are stopping just now."""
-    if not (run_dir / STATE_FILE).exists():
-        return
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline and any(in_use(path) for path in run_dir.glob("*.sock")):
-        time.sleep(0.05)
-    (run_dir / STATE_FILE).unlink(missing_ok=True)

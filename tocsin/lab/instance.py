@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from store import Store
-from tocsin import link, settings, storage, supervise
+from tocsin import link, running, settings, storage
 from tocsin.errors import TocsinError
 
 START_TIMEOUT_S = 60.0
@@ -106,7 +106,7 @@ class Instance:
 
     def state(self) -> dict[str, Any] | None:
         """What the supervisor says about its processes; None when it does not run."""
-        return supervise.read_state(self.settings.paths.run_dir)
+        return running.read_state(self.settings.paths.run_dir)
 
     def pid(self, process: str) -> int:
         """Of one of its processes, once that runs."""

@@ -29,17 +29,20 @@ class CorrelatorProcess:
     async def run(self, stop: asyncio.Event) -> None:
         for warning in self.rules.warnings:
             log.warning("%s", warning, extra={"event.action": "rule_warning"})
+        forwarder = ForwarderLink(link.Client(self.settings.socket("forwarder")))
         correlator = Correlator(
             self.rules,
-            ForwarderLink(link.Client(self.settings.socket("forwarder"))),
-            self.settings.state("correlator") / "snapshot.json",
+            forwarder,
+            self.settings.state("correlator") / "snapshot",
             group_span_s=self.settings.correlator.group_span_s,
         )
         await correlator.start()
         try:
             async with link.serving(self.settings.socket("correlator"), correlator.routes()):
-                log.info("%d rules are loaded", len(self.rules.rules), extra={"event.action": "started"})
+                alerting = sum(rule.alerts for rule in self.rules.rules)
+                log.info("%d alerting rules are loaded", alerting, extra={"event.action": "started"})
                 await stop.wait()
         finally:
             await correlator.stop()
+            forwarder.close()
             log.info("the correlator has stopped", extra={"event.action": "stopped"})

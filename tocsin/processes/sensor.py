@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sensor.checks import capabilities
 from sensor.sensor import Sensor
-from tocsin import link, supervise
+from tocsin import link, running
 from tocsin.errors import ConfigError, Problem
 from tocsin.settings import Settings
 
@@ -64,7 +64,7 @@ class SensorProcess:
         """The supervisor and its children, as they come and go; they matter in scope `all`."""
         known: set[int] = set()
         while True:
-            state = supervise.read_state(self.settings.paths.run_dir) or {}
+            state = running.read_state(self.settings.paths.run_dir) or {}
             pids = {p.get("pid") for p in state.get("processes", {}).values()} | {state.get("pid")}
             found = {pid for pid in pids if isinstance(pid, int)}
             if found != known:
