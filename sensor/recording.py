@@ -7,6 +7,7 @@ bits), length of data (32), time taken (64, CLOCK_BOOTTIME), kind, data. A block
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -19,7 +20,7 @@ import zstandard
 
 from sensor.assembler import Identity
 from sensor.frames import Frame
-from tocsin.errors import TocsinError
+from tocsin.errors import ConfigError, Problem
 
 MAGIC = b"tocsin capture 1\n"
 _BLOCK = struct.Struct("<II")
@@ -33,11 +34,12 @@ class Writer:
     """A new recording. After a crash the file lacks its end mark: all whole blocks can still be read."""
 
     def __init__(self, path: Path, identity: Identity) -> None:
-        """Raises TocsinError when the file exists or cannot be made: a recording is never overwritten."""
+        """Raises ConfigError when the file exists or cannot be made: a recording is never overwritten."""
         try:
             fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as e:
-            raise TocsinError(f"{path} cannot be recorded to: {e.strerror}") from e
+            said = "is there already, and a recording overwrites nothing" if e.errno == errno.EEXIST else e.strerror
+            raise ConfigError([Problem(str(path), 0, f"cannot be recorded to: {said}")]) from e
         self._file = os.fdopen(fd, "wb")
         self._compressor = zstandard.ZstdCompressor(level=3)
         self._entries = bytearray()
@@ -71,7 +73,7 @@ class Writer:
 
 
 class Reader:
-    """Raises TocsinError naming file and position for anything that is not a whole recording."""
+    """Raises ConfigError naming file and position for anything that is not a whole recording."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -79,16 +81,16 @@ class Reader:
         try:
             self._file: BinaryIO = path.open("rb")
         except OSError as e:
-            raise TocsinError(f"{path} cannot be read: {e.strerror}") from e
+            raise ConfigError([Problem(str(path), 0, f"cannot be read: {e.strerror}")]) from e
         try:
             self.identity = self._begin()
-        except TocsinError:
+        except ConfigError:
             self._file.close()
             raise
 
     def _begin(self) -> Identity:
         if self._file.read(len(MAGIC)) != MAGIC:
-            raise TocsinError(f"{self._path} is no capture of this version of Tocsin (byte 0)")
+            raise ConfigError([Problem(str(self._path), 0, "is no capture of this version of Tocsin (byte 0)")])
         first = self._block()
         if first is None:
             raise self._broken(len(MAGIC), "it ends before it begins")
@@ -142,5 +144,5 @@ class Reader:
         except zstandard.ZstdError as e:
             raise self._broken(at, str(e)) from e
 
-    def _broken(self, at: int, why: str) -> TocsinError:
-        return TocsinError(f"{self._path}: byte {at}: {why}")
+    def _broken(self, at: int, why: str) -> ConfigError:
+        return ConfigError([Problem(str(self._path), 0, f"byte {at}: {why}")])

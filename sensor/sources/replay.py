@@ -12,7 +12,7 @@ from sensor.recording import Reader
 
 
 def replay(path: Path) -> Iterator[bytes]:
-    """The encoded events of a recording, in order. A truncated or foreign file is a TocsinError naming the position;
+    """The encoded events of a recording, in order. A truncated or foreign file is a ConfigError naming the position;
     the events before the fault come first."""
     with Reader(path) as recording:
         assembler = Assembler(recording.identity, probes.load_all())

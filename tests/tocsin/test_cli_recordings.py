@@ -27,14 +27,14 @@ def test_record_and_replay(tocsin: Tocsin, tocsin_process: Tocsin, tmp_path: Pat
     assert first.out == second.out
     assert tocsin("replay", str(file), "--alerts").code == 0
     again = tocsin("record", str(file))
-    assert (again.code, "File exists" in again.err) == (1, True)
+    assert (again.code, "is there already" in again.err) == (2, True)
 
 
 def test_what_cannot_be_replayed(tocsin: Tocsin, tmp_path: Path) -> None:
     file = tmp_path / "x.tocsin"
     file.write_bytes(b"not a capture")
     foreign = tocsin("replay", str(file))
-    assert (foreign.code, "is no capture" in foreign.err) == (1, True)
+    assert (foreign.code, "is no capture" in foreign.err) == (2, True)
     both = tocsin("replay", str(file), "--alerts", "--send")
     assert (both.code, "choose one" in both.err) == (2, True)
     assert tocsin("replay", str(tmp_path / "none")).code == 2
