@@ -11,7 +11,7 @@ from sigma.correlations import SigmaCorrelationRule
 from sigma.exceptions import SigmaError, SigmaLevelError
 from sigma.rule import SigmaRule
 
-from correlator import fields, sample
+from correlator import fields, ruletests
 from correlator.conditions import ConditionReader, settled
 from correlator.ruleset import SEVERITY, LogSource, Rule, RuleTest, Window
 from correlator.tree import Node
@@ -39,7 +39,6 @@ _KEY_OF_ERROR = {
     "value": "tags",
 }
 """Of pySigma's error classes that are not named after the key they are about."""
-_TEST_KEYS = frozenset({"name", "expect", "alerts", "given", "events"})
 
 
 @dataclass
@@ -55,15 +54,7 @@ class Draft:
 
     def tests(self, logsource: LogSource) -> tuple[RuleTest, ...]:
         """The rule's own tests, their events built. Raises ConfigError."""
-        problems: list[Problem] = []
-        entries = self.document.get("tests", [])
-        tests = [
-            _test(entry, line, self.rule.file, logsource, problems)
-            for entry, line in zip(entries, getattr(entries, "lines", []), strict=True)
-        ]
-        if problems:
-            raise ConfigError(problems)
-        return tuple(test for test in tests if test is not None)
+        return ruletests.read(self.document.get("tests", []), self.rule.file, logsource)
 
 
 @dataclass(frozen=True)
@@ -351,37 +342,6 @@ class _Reader:
             subject = type(error).__name__.removeprefix("Sigma").removesuffix("Error").lower()
             self._problem(document, _KEY_OF_ERROR.get(subject, subject), str(error))
         return parsed if len(self.problems) == before else None
-
-
-def _test(entry: Any, line: int, file: str, logsource: LogSource, problems: list[Problem]) -> RuleTest | None:
-    if not isinstance(entry, Mapping):
-        problems.append(Problem(file, line, "a test must be a mapping with name, expect (or alerts) and events"))
-        return None
-    before = len(problems)
-    for key in entry:
-        if key not in _TEST_KEYS:
-            problems.append(
-                Problem(file, entry.lines[key], f"unknown key {key!r}; a test has {', '.join(sorted(_TEST_KEYS))}")
-            )
-    fires, alerts, given = entry.get("expect"), entry.get("alerts"), entry.get("given", {})
-    if (fires is None) == (alerts is None) or not isinstance(fires, bool | None) or not isinstance(alerts, int | None):
-        problems.append(Problem(file, line, "a test has either expect: true or false, or alerts: a number"))
-    if not isinstance(given, Mapping) and given != {}:
-        problems.append(Problem(file, entry.lines["given"], "given must be a partial event"))
-        return None
-    events = entry.get("events")
-    if not isinstance(events, Sequence) or not events or not all(isinstance(x, Mapping) for x in events):
-        problems.append(Problem(file, entry.lines.get("events", line), "events must be a list of partial events"))
-        return None
-    built = []
-    for index, (partial, at) in enumerate(zip(events, events.lines, strict=True)):
-        try:
-            built.append(sample.event([given, partial], index, logsource))
-        except ValueError as e:
-            problems.append(Problem(file, at, str(e)))
-    if len(problems) > before:
-        return None
-    return RuleTest(str(entry.get("name", f"line {line}")), line, tuple(built), bool(fires or alerts), alerts)
 
 
 def _plain(value: Any) -> Any:
