@@ -83,7 +83,10 @@ class Runner:
         records = self._ledger.steps(run_id)
         playbook = self._playbooks.get(run.playbook)
         if playbook is None or playbook.revision != run.revision:
-            self._abandon(run, records)
+            self._abandon(run, records, f"its playbook (revision {run.revision}) was changed or removed while it ran")
+            return
+        if Mode(run.mode).lowered_to(self._ceiling) is Mode.DISABLED:
+            self._abandon(run, records, "playbooks were disabled while it ran")
             return
         self._run(revived(run, playbook, self._ceiling, records))
 
@@ -139,9 +142,8 @@ class Runner:
             tx.set_run(run.id, "running")
         self.resume(run.id)
 
-    def _abandon(self, run: Run, records: list[StepRecord]) -> None:
-        """Its playbook is gone or another: the steps to come are unknown. What was armed is still taken back."""
-        reason = f"its playbook (revision {run.revision}) was changed or removed while it ran"
+    def _abandon(self, run: Run, records: list[StepRecord], reason: str) -> None:
+        """The steps to come are unknown, or not wanted any more. What was armed is still taken back."""
         now = time.time_ns()
         with self._ledger.writing() as tx:
             for record in records:

@@ -94,3 +94,18 @@ def test_wrong_decisions_are_refused(scene: Callable[..., Scene], tmp_path: Path
         with pytest.raises(Rejected):
             s.core._approvals.decide(*wrong, "ann")
     until(lambda: s.ledger.approvals(state="pending"))
+
+
+def test_what_was_approved_after_everything_was_disabled_does_nothing(
+    scene: Callable[..., Scene], tmp_path: Path
+) -> None:
+    s = scene(text(tmp_path, "{timeout: 1h}"))
+    s.take(alert())
+    until(lambda: s.ledger.approvals(state="pending"))
+    s.ceiling = Mode.DISABLED
+    s.restart()
+    s.core._approvals.decide(s.ledger.approvals()[0].id, "approve", "ann")
+    s.settle()
+    run = s.ledger.runs(1)[0]
+    assert (run.state, run.reason) == ("failed", "playbooks were disabled while it ran")
+    assert not (tmp_path / "effect").exists()
