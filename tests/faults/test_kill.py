@@ -8,10 +8,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
 
+from ecs_mappings.event import Event
 from tocsin.lab import Container, Lab, responses, runs
 from tocsin.lab.client import docker
 from tocsin.lab.instance import Instance
@@ -38,6 +40,10 @@ def load(run: str, lab: Lab, targets: list[Container]) -> Iterator[bytes]:
     for number, record in enumerate(everyday):
         target = shells.get(number)
         yield record if target is None else shell(run, number, target.id, target.name, {runs.LABEL: lab.run})
+
+
+def containers(events: list[Event], action: str) -> Counter[str]:
+    return Counter(event.container.id for event in events if event.event.action == action and event.container)
 
 
 def pauses(container: Container, since: float) -> int:
@@ -68,23 +74,16 @@ def test_each_process_in_turn_under_2000_events_a_second() -> None:
 
         total = int(RATE * BETWEEN_KILLS_S * (len(VICTIMS) + 1))
         assert producer.sent == total
-        store = tocsin.store()
-        tail = Tail(store, begun)
-
-        def complete() -> bool:
+        assert tocsin.settle(RECOVERY_S)
+        with closing(tocsin.store()) as store:
+            tail = Tail(store, begun)
             tail.poll(whole=True)
-            stored = sum(event.event.id.startswith(run) for event in tail.events)
-            answered = {e.container.id for e in tail.events if e.event.action == "docker.pause" and e.container}
-            return stored >= total and {t.id for t in targets} <= answered
-
-        tail.until(complete, RECOVERY_S, pause_s=1.0)
-        store.close()
-
-        ids = Counter(event.event.id for event in tail.events if event.event.id.startswith(run))
-        assert set(ids) == {event_id(run, number) for number in range(total)}
-        assert set(ids.values()) == {1}
-        opened = Counter(e.container.id for e in tail.events if e.event.action == "opened" and e.container)
-        assert opened == Counter({target.id: 1 for target in targets})
+        stored = Counter(event.event.id for event in tail.events if event.event.id.startswith(run))
+        assert stored == Counter({event_id(run, number): 1 for number in range(total)})
+        mine = [e for e in tail.events if e.container and e.container.id in {target.id for target in targets}]
+        once = Counter({target.id: 1 for target in targets})
+        assert containers(mine, "opened") == once
+        assert containers(mine, "docker.pause") == once
         for target in targets:
             assert target.status() == "paused"
             assert pauses(target, begun.timestamp()) == 1

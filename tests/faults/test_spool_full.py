@@ -27,7 +27,7 @@ def test_what_the_store_did_not_get_is_counted_and_becomes_an_event() -> None:
         store = tocsin.store()
         producer = Producer(tocsin, rate_per_s=1e9, batch=500)
         producer.send(execs(run, 1))
-        tail = Tail(store, begun)
+        tail = Tail(store, begun, late_s=600)
         assert tail.until(lambda: any(e.event.id == event_id(run, 0) for e in tail.events), 10)
         database = tocsin.settings.state("store") / "events.db"
         blocker = sqlite3.connect(database, isolation_level=None)

@@ -134,6 +134,33 @@ class Instance:
         with contextlib.closing(link.Client(self.settings.socket(process), timeout_s)) as client:
             yield client
 
+    def settle(self, timeout_s: float) -> bool:
+        """Waits until all that was seen by now is everywhere, with its answers; False after `timeout_s`.
+
+        Three looks in a row must agree, because what one process has finished may just be on its way to another.
+        """
+        deadline = time.monotonic() + timeout_s
+        calm, before = 0, self._ends()
+        while calm < 3:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.3)
+            calm = calm + 1 if self._has_passed(before) else 0
+            before = self._ends()
+        return True
+
+    def _ends(self) -> dict[str, int]:
+        """Topic -> the offset after its last record."""
+        return {name: topic["next"] for name, topic in self.status("forwarder")["topics"].items()}
+
+    def _has_passed(self, ends: Mapping[str, int]) -> bool:
+        """Whether every sink has what lay before `ends`, and the playbooks have nothing under way."""
+        sinks = self.status("forwarder")["sinks"].values()
+        playbooks = self.status("playbooks")
+        working = sum(playbooks["runs"].get(state, 0) for state in ("queued", "running", "waiting"))
+        leaving = playbooks["outbox"].get("pending", 0)
+        return working + leaving == 0 and all(lane["cursor"] >= ends[topic] for s in sinks for topic, lane in s.items())
+
     def stored(self) -> dict[str, int]:
         """Alert id -> time.time_ns() when the store had taken it; of the newest few thousand."""
         found: dict[str, int] = self.status("forwarder")["stored"]

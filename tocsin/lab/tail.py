@@ -10,24 +10,24 @@ from ecs_mappings.event import Event
 from store import MAX_LIMIT, Query, Store
 from tocsin.errors import RetryLater
 
-OVERLAP_S = 15.0
-"""A document may appear this long after one with a later @timestamp."""
-
 
 class Tail:
-    """Every document whose @timestamp is at or after `since`, once. Keeps them all: for scenes, not for a fleet."""
+    """Every document whose @timestamp is at or after `since`, once. Keeps them all: for scenes, not for a fleet.
 
-    def __init__(self, store: Store, since: datetime, datasets: Sequence[str] = ()) -> None:
+    A document that appears more than `late_s` after its own @timestamp is only found by a look at the whole.
+    """
+
+    def __init__(self, store: Store, since: datetime, datasets: Sequence[str] = (), late_s: float = 15.0) -> None:
         self._store = store
+        self._late = timedelta(seconds=late_s)
         self._since = since
         self._datasets = tuple(datasets)
         self._ids: set[str] = set()
         self.events: list[Event] = []
 
     def poll(self, whole: bool = False) -> None:
-        """Takes in what is new. `whole`: looks at everything from the start, so that nothing late is missed."""
-        edge = datetime.now(UTC) - timedelta(seconds=OVERLAP_S)
-        since = self._since if whole else max(self._since, edge)
+        """Takes in what is new; with `whole`, however late it came."""
+        since = self._since if whole else max(self._since, datetime.now(UTC) - self._late)
         try:
             self._store.refresh()
             found = self._all(since)
