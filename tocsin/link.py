@@ -114,12 +114,21 @@ class Client:
             self.close()
             # A kept connection may have been closed by a restart of the other side: try once on a new one.
             if fresh or isinstance(e, TimeoutError):
-                raise RetryLater(f"{self.path.name}: {e or type(e).__name__}") from e
+                raise RetryLater(self._why(e)) from e
         try:
             return self._once(method, path, body, headers)
         except (ConnectionError, http.client.HTTPException, OSError) as e:
             self.close()
-            raise RetryLater(f"{self.path.name}: {e or type(e).__name__}") from e
+            raise RetryLater(self._why(e)) from e
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
+            return f"nobody listens on {self.path}"
+        if isinstance(error, PermissionError):
+            return f"{self.path}: no permission; run as root, or as the user whose Tocsin it is"
+        if isinstance(error, TimeoutError):
+            return f"{self.path}: no answer within {self._timeout_s:g} s"
+        return f"{self.path}: {error or type(error).__name__}"
 
     def _once(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         connection: _UnixConnection | None = getattr(self._local, "connection", None)

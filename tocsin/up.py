@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -25,6 +26,7 @@ STOP_ORDER = ("sensor", "correlator", "playbooks", "forwarder")
 
 def run(settings: Settings, config: Path | None, style: Style) -> None:
     """Supervises until SIGTERM or SIGINT. Raises TocsinError when it cannot start; nothing runs then."""
+    os.umask(0o077)
     for name in START_ORDER:
         processes.make_directories(settings, name)
     base = [sys.executable, "-P", "-m", "tocsin", "start"]

@@ -122,7 +122,7 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 def test_a_recording_is_never_overwritten(tmp_path: Path, identity: Identity) -> None:
     (tmp_path / "x").write_text("precious")
-    with pytest.raises(TocsinError, match="cannot be recorded to: File exists"):
+    with pytest.raises(TocsinError, match="cannot be recorded to: is there already"):
         Writer(tmp_path / "x", identity)
     assert (tmp_path / "x").read_text() == "precious"
 

@@ -7,9 +7,11 @@ import a command file loads only typer; what it needs to work it imports inside 
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 import pkgutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -57,9 +59,18 @@ def _find_commands() -> None:
     for stem in sorted(m.name for m in pkgutil.iter_modules(__path__) if not m.name.startswith("_")):
         module = importlib.import_module(f"{__name__}.{stem}")
         if hasattr(module, "app"):
+            for command in module.app.registered_commands:
+                command.help = _help(command.callback)
             app.add_typer(module.app, name=stem, no_args_is_help=True)
         else:
-            app.command(stem)(getattr(module, stem))
+            function = getattr(module, stem)
+            app.command(stem, help=_help(function))(function)
+
+
+def _help(function: Callable[..., Any] | None) -> str:
+    """The docstring, each paragraph on one line for the terminal to wrap; only examples keep their lines."""
+    paragraphs = (inspect.getdoc(function) or "").split("\n\n")
+    return "\n\n".join(p if p.startswith("[bold]") else " ".join(p.split()) for p in paragraphs)
 
 
 _find_commands()

@@ -50,15 +50,26 @@ def asking(config: Path | None, process: str, timeout_s: float = 30.0) -> Iterat
     except Rejected as e:
         raise UsageError(str(e)) from e
     except RetryLater as e:
-        raise TocsinError(f"{socket}: no answer ({e}): is Tocsin running? see `tocsin status`") from e
+        raise TocsinError(
+            f"the {process} does not answer ({e}): start it with `tocsin up`, or see `tocsin status`"
+        ) from e
     finally:
         client.close()
 
 
 def decided_by(by: str | None) -> str:
     """The query part that names who asks: who logged in, whatever user sudo made of them."""
-    name = by or os.environ.get("SUDO_USER") or os.environ.get("USER") or f"uid {os.getuid()}"
+    name = by or os.environ.get("SUDO_USER") or os.environ.get("USER") or _user()
     return f"by={quote(name, safe='')}"
+
+
+def _user() -> str:
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"
 
 
 def full_id(config: Path | None, kind: str, given: str) -> str:

@@ -26,5 +26,7 @@ def resend(
     found = post(config, "forwarder", f"/deadletters/resend?sink={quote(sink, safe='')}", timeout_s=60)
     if as_json:
         print_json(found)
-    else:
+    elif found["resent"]:
         print_text(f"{found['resent']} dead letters of {sink} are on their way again")
+    else:
+        print_text(f"{sink} has no dead letters that can be sent again")

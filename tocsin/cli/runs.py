@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,8 @@ app = typer.Typer(help="What was done: runs of playbooks, step by step.")
 @app.command("list")
 def list_runs(
     state: Annotated[
-        str | None, typer.Option("--state", help="queued, running, waiting, done, failed, suppressed or merged.")
+        Literal["queued", "running", "waiting", "done", "failed", "suppressed", "merged"] | None,
+        typer.Option("--state", help="Only those in this state."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="Most results.")] = 50,
     config: Config = None,

@@ -34,3 +34,5 @@ def start(
 
     logs.configure(name, None if log == "auto" else log)
     processes.start(name, settings(config), supervised=supervised, check_only=check)
+    if check:
+        typer.echo(f"{name}: every input is good")

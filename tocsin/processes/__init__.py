@@ -73,6 +73,7 @@ def make_directories(settings: Settings, process: str) -> None:
 def start(name: str, settings: Settings, *, supervised: bool, check_only: bool = False) -> None:
     """Prepares the process and runs it until SIGTERM or SIGINT. Raises TocsinError when it must not start."""
     process = load(name)
+    os.umask(0o077)  # what a process keeps is command lines and evidence: nobody else's
     make_directories(settings, name)
     if link.in_use(settings.socket(name)):
         raise UsageError(
