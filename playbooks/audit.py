@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import msgspec
 
 from playbooks.records import AuditRow
-from tocsin.errors import Problem
+from tocsin.errors import Problem, TocsinError
+
+log = logging.getLogger(__name__)
 
 GENESIS = "0" * 64
 """`previous` of the first row."""
@@ -51,13 +55,16 @@ def broken(rows: Iterable[AuditRow], name: str) -> Iterator[Problem]:
 
 
 def read(file: Path) -> Iterator[AuditRow]:
-    """The rows of an audit.log, without a last line that was cut by a crash."""
+    """The rows of an audit.log, without a last line that was cut by a crash. TocsinError where a line is no row."""
     if not file.exists():
         return
     with file.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, 1):
             if line.endswith(b"\n"):
-                yield msgspec.json.decode(line, type=AuditRow)
+                try:
+                    yield msgspec.json.decode(line, type=AuditRow)
+                except (msgspec.DecodeError, UnicodeDecodeError) as e:
+                    raise TocsinError(f"{file}:{number}: was changed after it was written: it is no row: {e}") from e
 
 
 def differences(ledger: Iterable[AuditRow], file: Path) -> Iterator[Problem]:
@@ -95,11 +102,23 @@ class AuditFile:
         self.last_seq = fresh[-1].seq
 
     def _mend(self) -> int:
-        """Cuts a torn last line off; the number of the last whole row."""
+        """Cuts a torn last line off; the number of the last whole row.
+
+        A file that ends in something else is put aside and written anew: it is a copy, and must not keep us from
+        starting.
+        """
+        try:
+            if self._file.exists():
+                return self._cut()
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            aside = self._file.with_name(f"{self._file.name}.damaged-{time.time_ns()}")
+            self._file.rename(aside)
+            log.error("%s ends in what is no row of the audit: kept as %s, written anew", self._file, aside.name)
+        self._file.touch(mode=0o640)
+        return 0
+
+    def _cut(self) -> int:
         last = 0
-        if not self._file.exists():
-            self._file.touch(mode=0o640)
-            return last
         with self._file.open("rb+") as file:
             end = file.seek(0, os.SEEK_END)
             tail_from = max(0, end - 1024 * 1024)

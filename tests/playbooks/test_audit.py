@@ -17,6 +17,7 @@ from playbooks import audit
 from playbooks.audit import AuditFile
 from playbooks.ledger import FILE, audit_of
 from playbooks.records import AuditRow
+from tocsin.errors import TocsinError
 
 POST = "name: one\nmatch: {rules: [shell]}\nsteps: [{id: tell, uses: probe.post}]\n"
 
@@ -111,3 +112,22 @@ def test_a_full_disk_leaves_no_half_row(tmp_path: Path) -> None:
     assert list(audit.read(path)) == rows[:1]
     file.append(rows)
     assert list(audit.read(path)) == rows
+
+
+@pytest.mark.parametrize("line", [b"nothing\n", b"{}\n", b"\xff\n"])
+def test_a_line_that_is_no_row_is_told_with_its_place(tmp_path: Path, line: bytes) -> None:
+    path, rows = tmp_path / "audit.log", chain(2)
+    AuditFile(path).append(rows)
+    path.write_bytes(path.read_bytes() + line)
+    with pytest.raises(TocsinError, match=r"audit\.log:3: was changed"):
+        list(audit.read(path))
+
+
+def test_a_damaged_file_is_kept_and_written_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, rows = tmp_path / "audit.log", chain(3)
+    path.write_bytes(b"\0" * 300 + b"\n")
+    file = AuditFile(path)
+    file.append(rows)
+    assert list(audit.read(path)) == rows
+    (aside,) = tmp_path.glob("audit.log.damaged-*")
+    assert aside.stat().st_size == 301 and aside.name in caplog.text
