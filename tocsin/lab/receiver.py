@@ -40,9 +40,12 @@ class Received:
 
 
 class Receiver:
-    """Listens on 127.0.0.1 while the block lasts. `behave` chooses the answer to the n-th request (from 0)."""
+    """Listens on 127.0.0.1 while the block lasts; before, its URL is known and refuses connections.
 
-    def __init__(self, behave: Callable[[int], Answer] = lambda n: Answer(), port: int = 0) -> None:
+    `behave` chooses the answer to the n-th request (from 0).
+    """
+
+    def __init__(self, behave: Callable[[int], Answer] = lambda n: Answer()) -> None:
         self.secret = secrets.token_hex(16)
         self.received: list[Received] = []
         self._behave = behave
@@ -56,7 +59,8 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+        self._server.server_bind()
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
@@ -70,6 +74,7 @@ class Receiver:
             return [r for r in self.received if r.answer.status < 300]
 
     def __enter__(self) -> Receiver:
+        self._server.server_activate()
         self._thread.start()
         return self
 
