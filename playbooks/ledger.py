@@ -45,16 +45,24 @@ class Ledger:
     """Safe to share between threads."""
 
     def __init__(self, directory: Path) -> None:
-        """Makes the directory (0700) and the tables if needed. TocsinError when another process holds it."""
+        """Makes the directory (0700) and the tables if needed.
+
+        TocsinError when another process holds it, or it cannot be used.
+        """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
         self._held = _hold(directory / "ledger.lock")
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
-        self._writer = _open(directory / FILE)
-        _migrate(self._writer, directory / FILE)
-        self._reader = _open(directory / FILE)
-        self._last_audit = next(iter(_select(self._reader, AuditRow, "ORDER BY seq DESC LIMIT 1")), None)
+        try:
+            self._writer = _open(directory / FILE)
+            _migrate(self._writer, directory / FILE)
+            self._reader = _open(directory / FILE)
+            self._last_audit = next(iter(_select(self._reader, AuditRow, "ORDER BY seq DESC LIMIT 1")), None)
+        except (sqlite3.DatabaseError, OSError) as e:
+            os.close(self._held)
+            hint = "if it is damaged, keep it elsewhere and start again: audit.log tells what was armed to be undone"
+            raise TocsinError(f"{directory / FILE} cannot be used: {e}; {hint}") from e
         self._emitted = 0
 
     def close(self) -> None:

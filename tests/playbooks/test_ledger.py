@@ -131,3 +131,10 @@ def test_a_commit_is_on_disk_and_quick(tmp_path: Path) -> None:
         took.append(time.perf_counter() - begun)
     assert sorted(took)[25] < 0.05
     ledger.close()
+
+
+def test_a_damaged_one_is_told_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"no database" * 500)
+    for _ in range(2):  # the lock was given back
+        with pytest.raises(TocsinError, match=r"ledger\.db cannot be used: .*keep it elsewhere"):
+            Ledger(tmp_path)
