@@ -7,7 +7,6 @@ use a connection of their own and never wait for a writer.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sqlite3
 import threading
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from playbooks import audit
-from playbooks.migrations import MIGRATIONS
+from playbooks.ledger_file import connect, hold, migrate
 from playbooks.records import Approval, AuditRow, Message, Run, StepRecord, UndoRecord
 from tocsin.errors import RetryLater, TocsinError
 
@@ -51,13 +50,13 @@ class Ledger:
         """
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.directory = directory
-        self._held = _hold(directory / "ledger.lock")
+        self._held = hold(directory / "ledger.lock")
         self._lock = threading.Lock()
         self._read_lock = threading.Lock()
         try:
-            self._writer = _open(directory / FILE)
-            _migrate(self._writer, directory / FILE)
-            self._reader = _open(directory / FILE)
+            self._writer = connect(directory / FILE)
+            migrate(self._writer, directory / FILE)
+            self._reader = connect(directory / FILE)
             self._last_audit = next(iter(_select(self._reader, AuditRow, "ORDER BY seq DESC LIMIT 1")), None)
         except (sqlite3.DatabaseError, OSError) as e:
             os.close(self._held)
@@ -339,30 +338,3 @@ def _record(type_: type[T], row: dict[str, Any]) -> T:
     for name in _JSON & row.keys():
         row[name] = msgspec.json.decode(row[name])
     return msgspec.convert(row, type_, strict=False, builtin_types=(bytes,))
-
-
-def _open(file: Path) -> sqlite3.Connection:
-    # isolation_level None: transactions are begun and ended here, not by the module's guess.
-    db = sqlite3.connect(file, timeout=10, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    return db
-
-
-def _migrate(db: sqlite3.Connection, file: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise TocsinError(f"{file} was written by a newer Tocsin (format {version}, this one knows {len(MIGRATIONS)})")
-    for number, script in enumerate(MIGRATIONS[version:], version + 1):
-        db.executescript(f"BEGIN; {script} PRAGMA user_version = {number}; COMMIT;")
-
-
-def _hold(file: Path) -> int:
-    """Holds the ledger for this process; the kernel lets go of it however the process ends."""
-    handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as e:
-        os.close(handle)
-        raise TocsinError(f"{file.parent} is in use by another Tocsin; stop it, or set another state_dir") from e
-    return handle
