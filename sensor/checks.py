@@ -12,7 +12,7 @@ from sensor import probes, record
 from sensor.btf import Btf
 from sensor.sighting import Hook
 from sensor.sources.bcc import load_bcc
-from tocsin.errors import TocsinError
+from tocsin.errors import ConfigError, Problem, TocsinError
 
 TRACEFS = Path("/sys/kernel/tracing")
 MOUNTS = Path("/proc/self/mounts")
@@ -34,6 +34,13 @@ class Check(NamedTuple):
 def capabilities() -> list[Check]:
     """Every condition of capture, tried on this host; needs no rights and changes nothing."""
     return [_rights(), _kernel(), _bcc(), *_btf(), _cgroups(), _tracefs(), *_hooks()]
+
+
+def need() -> None:
+    """ConfigError where nothing can be captured, with each reason and what mends it."""
+    lacking = [c for c in capabilities() if c.needed and not c.ok]
+    if lacking:
+        raise ConfigError([Problem(f"sensor: {c.name}", 0, f"{c.detail}; mend it with: {c.remedy}") for c in lacking])
 
 
 def _rights() -> Check:
@@ -93,7 +100,7 @@ def _cgroups() -> Check:
 
 
 def _tracefs() -> Check:
-    if (TRACEFS / "events").is_dir():
+    if os.path.isdir(TRACEFS / "events"):  # pathlib's raises where one may not look
         return Check("tracefs", True, f"mounted at {TRACEFS}", "")
     remedy = f"mount -t tracefs tracefs {TRACEFS} (the sensor does it when it starts as root)"
     return Check("tracefs", False, f"not mounted at {TRACEFS}, or not readable", remedy, False)
@@ -101,7 +108,7 @@ def _tracefs() -> Check:
 
 def _hooks() -> list[Check]:
     """None while tracefs is not there to look into."""
-    if not (TRACEFS / "events").is_dir():
+    if not os.path.isdir(TRACEFS / "events"):
         return []
     return [_hook(name, hook) for name, probe in probes.load_all().items() for hook in probe.HOOKS]
 

@@ -66,7 +66,8 @@ def _daemon(name: str, url: str) -> Iterator[Check]:
     try:
         version, info = client.get("/version").decoded(), client.get("/info").decoded()
     except RetryLater as e:
-        yield Check(name, "fail", f"{url}: {e}; no container names, and no playbook can act", start)
+        remedy = "run as root" if isinstance(e.__cause__, PermissionError) else start
+        yield Check(name, "fail", f"{e}; no container names, and no playbook can act", remedy)
         return
     finally:
         client.close()
@@ -91,7 +92,7 @@ def _directories(settings: Settings) -> Iterator[Check]:
 
 def _nearest(path: Path) -> Path:
     """The path itself or the nearest parent that exists."""
-    return next((p for p in (path, *path.parents) if p.exists()), Path("/"))
+    return next((p for p in (path, *path.parents) if os.path.exists(p)), Path("/"))
 
 
 def _disk(settings: Settings) -> Iterator[Check]:

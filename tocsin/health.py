@@ -80,7 +80,8 @@ def _store(settings: Settings) -> dict[str, Any]:
 def _problems(found: dict[str, Any]) -> Iterator[str]:
     answering = {name: p for name, p in found["processes"].items() if p["answers"]}
     if not answering:
-        yield "Tocsin does not run: start it with `tocsin up`"
+        hidden = next((p["problem"] for p in found["processes"].values() if "no permission" in p["problem"]), "")
+        yield hidden or "Tocsin does not run: start it with `tocsin up`"
     else:
         for name, process in found["processes"].items():
             if not process["answers"]:

@@ -125,7 +125,7 @@ class Client:
         if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
             return f"nobody listens on {self.path}"
         if isinstance(error, PermissionError):
-            return f"{self.path}: no permission; run as root, or as the user whose Tocsin it is"
+            return f"{self.path}: no permission; run as root"
         if isinstance(error, TimeoutError):
             return f"{self.path}: no answer within {self._timeout_s:g} s"
         return f"{self.path}: {error or type(error).__name__}"

@@ -212,5 +212,5 @@ def load_bcc() -> ModuleType:
 
 def _mount(kind: str, at: Path) -> None:
     """Mounts tracefs where a bare machine lacks it; what cannot be mounted shows when a tracepoint is attached."""
-    if not (at / "events").exists() and at.is_dir():
+    if not os.path.exists(at / "events") and at.is_dir():
         subprocess.run(["mount", "-t", kind, kind, str(at)], check=False, capture_output=True, timeout=10)

@@ -60,7 +60,7 @@ def test_a_dead_message_is_shown_and_tried_again(tocsin: Tocsin, dead: str) -> N
 
 def test_nobody_answers_without_a_process(tocsin: Tocsin) -> None:
     ran = tocsin("outbox", "list")
-    assert (ran.code, "playbooks does not answer (nobody listens on" in ran.err) == (1, True)
+    assert (ran.code, "error: playbooks does not answer: nobody listens on" in ran.err) == (1, True)
 
 
 def test_actions_say_what_they_do(tocsin: Tocsin) -> None:

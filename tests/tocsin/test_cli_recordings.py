@@ -38,3 +38,10 @@ def test_what_cannot_be_replayed(tocsin: Tocsin, tmp_path: Path) -> None:
     both = tocsin("replay", str(file), "--alerts", "--send")
     assert (both.code, "choose one" in both.err) == (2, True)
     assert tocsin("replay", str(tmp_path / "none")).code == 2
+
+
+def test_recording_needs_rights_and_says_so(tocsin: Tocsin, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sensor.checks._CAPABILITIES", {"CAP_NOPE": 63})
+    ran = tocsin("record", str(tmp_path / "x"))
+    assert (ran.code, "lacks CAP_NOPE; mend it with: run the sensor as root" in ran.err) == (2, True)
+    assert not (tmp_path / "x").exists()

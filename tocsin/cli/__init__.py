@@ -32,6 +32,11 @@ class _Commands(typer.core.TyperGroup):
 
             print_error(str(e))
             raise typer.Exit(e.exit_code) from e
+        except (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError) as e:
+            from tocsin.terminal import print_error
+
+            print_error(f"{e.filename or 'a file'}: {e.strerror}")
+            raise typer.Exit(1) from e
 
 
 app = typer.Typer(

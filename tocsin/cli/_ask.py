@@ -50,9 +50,7 @@ def asking(config: Path | None, process: str, timeout_s: float = 30.0) -> Iterat
     except Rejected as e:
         raise UsageError(str(e)) from e
     except RetryLater as e:
-        raise TocsinError(
-            f"the {process} does not answer ({e}): start it with `tocsin up`, or see `tocsin status`"
-        ) from e
+        raise TocsinError(f"{process} does not answer: {e}; see `tocsin status`") from e
     finally:
         client.close()
 

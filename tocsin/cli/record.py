@@ -23,8 +23,10 @@ def record(
     import tempfile
     import threading
 
+    from sensor import checks
     from sensor.sensor import Sensor
 
+    checks.need()
     chosen = settings(config).sensor
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -7,10 +7,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sensor.checks import capabilities
+from sensor import checks
 from sensor.sensor import Sensor
 from tocsin import link, running
-from tocsin.errors import ConfigError, Problem
 from tocsin.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -20,9 +19,7 @@ SIBLINGS_EVERY_S = 1.0
 
 def prepare(settings: Settings) -> SensorProcess:
     """Refuses a host where nothing can be captured: ConfigError with each reason and what mends it."""
-    lacking = [c for c in capabilities() if c.needed and not c.ok]
-    if lacking:
-        raise ConfigError([Problem(f"sensor: {c.name}", 0, f"{c.detail}; mend it with: {c.remedy}") for c in lacking])
+    checks.need()
     return SensorProcess(settings)
 
 
