@@ -190,17 +190,23 @@ class Correlator:
         saved_at = time.monotonic()
         while True:
             try:
-                if not self._aligned:
-                    await self._align()
-                self._hand_on()
-            except RetryLater as e:
-                log.info("the forwarder is not there yet: %s", e)
-            except Rejected as e:
-                log.error("the forwarder refuses a rewind: %s", e)
-            if time.monotonic() - saved_at >= self._snapshot_every_s:
-                self._save()
-                saved_at = time.monotonic()
+                await self._line_up()
+                if time.monotonic() - saved_at >= self._snapshot_every_s:
+                    saved_at = time.monotonic()
+                    self._save()
+            except Exception:  # a defect, of ours or of the forwarder: even so detection must not end in silence
+                log.exception("lining up with the log, or saving the state, failed; it is tried again")
             await asyncio.sleep(min(RETRY_S, self._snapshot_every_s))
+
+    async def _line_up(self) -> None:
+        try:
+            if not self._aligned:
+                await self._align()
+            self._hand_on()
+        except RetryLater as e:
+            log.info("the forwarder is not there yet: %s", e)
+        except Rejected as e:
+            log.error("the forwarder refuses a rewind: %s", e)
 
     def _save(self) -> None:
         """Writes the snapshot when the state moved on. No fsync: a torn one is noticed and the log replayed instead."""

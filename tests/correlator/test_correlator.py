@@ -162,6 +162,24 @@ def test_a_forwarder_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_an_answer_that_makes_no_sense_does_not_end_the_asking(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        forwarder = FakeForwarder()
+        monkeypatch.setattr(forwarder, "rewind", lambda **_: {})
+        correlator = make(forwarder, tmp_path / "state", every_s=0.01)
+        await correlator.start()
+        await asyncio.sleep(0.05)
+        assert not correlator.status()["ready"]
+        monkeypatch.undo()
+        await aligned(correlator)
+        await correlator.stop()
+
+    asyncio.run(scenario())
+    assert "tried again" in caplog.text
+
+
 def test_one_refused_alert_does_not_hold_up_the_others(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def scenario() -> None:
         forwarder = FakeForwarder()
