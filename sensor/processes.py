@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ TICK_NS = 10_000_000
 
 MAX_LIVE = 32_768
 MAX_ENDED = 4_096
+MAX_BYTES = 128 * 1024 * 1024
+"""Of all texts that are kept, about: long ones are the attacker's choice."""
 MAX_ANCESTORS = 32
 
 Key = tuple[int, int]
@@ -51,14 +54,24 @@ class Known:
     as_ancestor: Ancestor
     as_parent: ParentProcess
 
+    @property
+    def size(self) -> int:
+        """Bytes it takes, about: the command line is there as text and as arguments."""
+        text = 2 * sys.getsizeof(self.command_line) + sys.getsizeof(self.executable)
+        return 1024 + text + sys.getsizeof(self.working_directory) + 64 * len(self.args)
+
 
 class Processes:
     """Ended processes are remembered a while longer: their children's records may come after them."""
 
-    def __init__(self, boot_id: str, max_live: int = MAX_LIVE, max_ended: int = MAX_ENDED) -> None:
+    def __init__(
+        self, boot_id: str, max_live: int = MAX_LIVE, max_ended: int = MAX_ENDED, max_bytes: int = MAX_BYTES
+    ) -> None:
         self._boot_id = boot_id.encode()
         self._max_live = max_live
         self._max_ended = max_ended
+        self._max_bytes = max_bytes
+        self._bytes = 0
         self._live: OrderedDict[Key, Known] = OrderedDict()
         self._ended: OrderedDict[Key, Known] = OrderedDict()
 
@@ -90,19 +103,27 @@ class Processes:
             ),
         )  # fmt: skip
         key = (pid, start_ns // TICK_NS)
-        self._live.pop(key, None)
+        before = self._live.pop(key, None)
         self._live[key] = known
-        if len(self._live) > self._max_live:
-            self._live.popitem(last=False)
+        self._bytes += known.size - (before.size if before is not None else 0)
+        self._make_room()
         return known
 
     def ended(self, pid: int, start_ns: int) -> None:
         key = (pid, start_ns // TICK_NS)
         known = self._live.pop(key, None)
         if known is not None:
+            replaced = self._ended.pop(key, None)
+            self._bytes -= replaced.size if replaced is not None else 0
             self._ended[key] = known
-            if len(self._ended) > self._max_ended:
-                self._ended.popitem(last=False)
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Forgets the oldest where there are too many; for want of bytes those that ended first."""
+        while len(self._ended) > self._max_ended or (self._ended and self._bytes > self._max_bytes):
+            self._bytes -= self._ended.popitem(last=False)[1].size
+        while len(self._live) > self._max_live or (len(self._live) > 1 and self._bytes > self._max_bytes):
+            self._bytes -= self._live.popitem(last=False)[1].size
 
     def parent(self, header: Header, start: datetime) -> tuple[ParentProcess, tuple[str, ...]]:
         """The parent as its exec showed it, or only what the header has; and the fields of it that are cut."""

@@ -7,6 +7,9 @@ from typing import NamedTuple
 KEPT_TEXT = 2048
 """Longer strings are cut where they are kept for later: they come back in the events of children, as the parent's."""
 
+KEPT_ARGS = 64
+"""No more arguments are kept for later: thousands of short ones would take thirty times the room of their text."""
+
 MULTI_CALL = frozenset({"busybox", "toybox"})
 
 
@@ -21,15 +24,20 @@ class Program(NamedTuple):
     working_directory: str
 
     def kept(self) -> tuple[Program, tuple[str, ...]]:
-        """The same with every text at most KEPT_TEXT long, and the event's fields that lost something."""
-        if len(self.command_line) <= KEPT_TEXT and len(self.executable) <= KEPT_TEXT:
-            return self._replace(working_directory=self.working_directory[:KEPT_TEXT]), ()
-        cut: tuple[str, ...] = ("process.executable",) if len(self.executable) > KEPT_TEXT else ()
+        """The same with every text at most KEPT_TEXT long and at most KEPT_ARGS arguments, and the event's fields that
+        lost something."""
+        cut: tuple[str, ...] = ()
+        if len(self.executable) > KEPT_TEXT:
+            cut += ("process.executable",)
+        if len(self.command_line) > KEPT_TEXT or len(self.args) > KEPT_ARGS:
+            cut += ("process.args",)
         if len(self.command_line) > KEPT_TEXT:
-            cut += ("process.args", "process.command_line")
+            cut += ("process.command_line",)
+        if not cut:
+            return self._replace(working_directory=self.working_directory[:KEPT_TEXT]), ()
         return self._replace(
             executable=self.executable[:KEPT_TEXT],
-            args=first(self.args, KEPT_TEXT),
+            args=first(self.args[:KEPT_ARGS], KEPT_TEXT),
             command_line=self.command_line[:KEPT_TEXT],
             working_directory=self.working_directory[:KEPT_TEXT],
         ), cut
