@@ -22,6 +22,8 @@ Ip = Annotated[str, Meta(extra={"es": "ip"})]
 Wildcard = Annotated[str, Meta(extra={"es": "wildcard"})]
 """Long strings that people search inside: ECS's wildcard type where the cluster has it, else keyword."""
 Text = Annotated[str, Meta(extra={"es": "match_only_text"})]
+Long = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+"""What fits into 64 bits: no store and no snapshot holds more."""
 Labels = Annotated[dict[str, str], Meta(extra={"es": "flattened"})]
 """Keys are the user's (dots and all), so they must never become mapped fields."""
 
@@ -47,11 +49,11 @@ class EventMeta(_Part, frozen=True, kw_only=True):
     provider: Keyword | UnsetType = UNSET
     outcome: Keyword | UnsetType = UNSET
     """success, failure or unknown."""
-    sequence: int | UnsetType = UNSET
+    sequence: Long | UnsetType = UNSET
     """Counts from 1 without a hole within one sensor run: a missing number is a lost event."""
-    duration: int | UnsetType = UNSET
+    duration: Long | UnsetType = UNSET
     """Nanoseconds (ECS)."""
-    severity: int | UnsetType = UNSET
+    severity: Long | UnsetType = UNSET
     reason: Keyword | UnsetType = UNSET
     original: Annotated[str, Meta(extra={"es": "keyword", "index": False})] | UnsetType = UNSET
     start: datetime | UnsetType = UNSET
@@ -117,8 +119,8 @@ class Group(_Part, frozen=True, kw_only=True):
 
 
 class CharDevice(_Part, frozen=True, kw_only=True):
-    major: int | UnsetType = UNSET
-    minor: int | UnsetType = UNSET
+    major: Long | UnsetType = UNSET
+    minor: Long | UnsetType = UNSET
 
 
 class Tty(_Part, frozen=True, kw_only=True):
@@ -126,35 +128,35 @@ class Tty(_Part, frozen=True, kw_only=True):
 
 
 class ParentProcess(_Part, frozen=True, kw_only=True):
-    pid: int | UnsetType = UNSET
+    pid: Long | UnsetType = UNSET
     entity_id: Keyword | UnsetType = UNSET
     name: Keyword | UnsetType = UNSET
     executable: Keyword | UnsetType = UNSET
     command_line: Wildcard | UnsetType = UNSET
     args: list[Keyword] | UnsetType = UNSET
-    args_count: int | UnsetType = UNSET
+    args_count: Long | UnsetType = UNSET
     start: datetime | UnsetType = UNSET
 
 
 class Process(_Part, frozen=True, kw_only=True):
     """`pid` is the one the host sees; `vpid` the one the container sees."""
 
-    pid: int | UnsetType = UNSET
-    vpid: int | UnsetType = UNSET
+    pid: Long | UnsetType = UNSET
+    vpid: Long | UnsetType = UNSET
     entity_id: Keyword | UnsetType = UNSET
     """hash(boot id, pid, start time): survives reuse of the pid."""
     name: Keyword | UnsetType = UNSET
     executable: Keyword | UnsetType = UNSET
     """Absolute path as seen in the container, links resolved by the kernel."""
     args: list[Keyword] | UnsetType = UNSET
-    args_count: int | UnsetType = UNSET
+    args_count: Long | UnsetType = UNSET
     command_line: Wildcard | UnsetType = UNSET
     working_directory: Keyword | UnsetType = UNSET
     interactive: bool | UnsetType = UNSET
     tty: Tty | UnsetType = UNSET
     start: datetime | UnsetType = UNSET
     end: datetime | UnsetType = UNSET
-    exit_code: int | UnsetType = UNSET
+    exit_code: Long | UnsetType = UNSET
     parent: ParentProcess | UnsetType = UNSET
 
 
@@ -163,9 +165,9 @@ class Endpoint(_Part, frozen=True, kw_only=True):
 
     address: Keyword | UnsetType = UNSET
     ip: Ip | UnsetType = UNSET
-    port: int | UnsetType = UNSET
+    port: Long | UnsetType = UNSET
     domain: Keyword | UnsetType = UNSET
-    bytes: int | UnsetType = UNSET
+    bytes: Long | UnsetType = UNSET
 
 
 class Network(_Part, frozen=True, kw_only=True):
@@ -264,7 +266,7 @@ class ProcessDetail(_Part, frozen=True, kw_only=True):
 class ContainerDetail(_Part, frozen=True, kw_only=True):
     exec_id: Keyword | UnsetType = UNSET
     """Docker's id of a `docker exec`."""
-    exit_code: int | UnsetType = UNSET
+    exit_code: Long | UnsetType = UNSET
     signal: Keyword | UnsetType = UNSET
     network: Keyword | UnsetType = UNSET
     """Name of the Docker network of a connect or disconnect."""
@@ -277,7 +279,7 @@ class Loss(_Part, frozen=True, kw_only=True):
     """kernel, queue, source, spool or restart."""
     probe: Keyword | UnsetType = UNSET
     sink: Keyword | UnsetType = UNSET
-    count: int | UnsetType = UNSET
+    count: Long | UnsetType = UNSET
     """Absent where it cannot be known (nobody was watching)."""
 
 
@@ -285,13 +287,13 @@ class Counters(_Part, frozen=True, kw_only=True):
     """Of a heartbeat: totals since this sensor run started."""
 
     run: Keyword | UnsetType = UNSET
-    captured: int | UnsetType = UNSET
-    delivered: int | UnsetType = UNSET
-    lost: int | UnsetType = UNSET
-    queued: int | UnsetType = UNSET
+    captured: Long | UnsetType = UNSET
+    delivered: Long | UnsetType = UNSET
+    lost: Long | UnsetType = UNSET
+    queued: Long | UnsetType = UNSET
     uptime_s: float | UnsetType = UNSET
     cpu_s: float | UnsetType = UNSET
-    rss_bytes: int | UnsetType = UNSET
+    rss_bytes: Long | UnsetType = UNSET
 
 
 class AlertDetail(_Part, frozen=True, kw_only=True):
@@ -303,7 +305,7 @@ class AlertDetail(_Part, frozen=True, kw_only=True):
     """The values the rule groups by, in its order."""
     severity: Keyword
     """Sigma's level: informational, low, medium, high, critical."""
-    count: int
+    count: Long
     """Firings in this group so far, this one included."""
     events: list[Keyword]
     """Ids of the events that completed this firing, the completing one last; the newest 100."""

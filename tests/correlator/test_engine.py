@@ -52,6 +52,7 @@ tests:
   - {name: three, alerts: 1, events: [{destination.port: 1}, {destination.port: 2}, {destination.port: 3}]}
   - {name: one, expect: false, events: [{destination.port: 1}]}
 """
+LONGS = [("a", str(2**63 - 1).encode()), ("b", str(2**63).encode())]
 EXEC, CONNECT = LogSource("tocsin.process", "exec"), LogSource("tocsin.network", "connect")
 
 
@@ -246,6 +247,13 @@ def test_no_text_of_an_event_can_make_an_alert_too_long(rules: RuleSet) -> None:
     (alert,) = Engine(rules).feed(0, [event])
     assert alert.event.action == "opened" and len(encode(alert)) <= 256 * 1024
     assert alert.tocsin and "tocsin.container.exec_id" in (alert.tocsin.truncated or ())
+
+
+def test_a_number_that_no_snapshot_could_hold_is_no_event(rules: RuleSet) -> None:
+    engine = Engine(rules)
+    fine, over = (shell(0, name, "x", {"process.pid": 99}).replace(b"99", number) for name, number in LONGS)
+    assert len(engine.feed(0, [fine])) == 1 and engine.feed(1, [over]) == []
+    assert engine.counts["malformed"] == 1 and engine.snapshot()
 
 
 def test_groups_keep_little_of_a_long_event(rules: RuleSet) -> None:
