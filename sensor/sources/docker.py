@@ -35,6 +35,7 @@ OLDEST_API = "1.24"
 """Only spoken to ask for the version, which every daemon answers."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 MAX_QUESTIONS = 1024
+MAX_DIGESTS = 16
 ERRORS = (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError)
 """What the SDK raises, and what answers provoke that are not Docker's."""
 
@@ -48,6 +49,8 @@ class DockerSource:
         self._url = url
         self._queue = frames
         self._questions: queue.Queue[str | None] = queue.Queue(MAX_QUESTIONS)
+        self._asked: set[str] = set()
+        """Waiting to be looked up: one container that Docker is slow about must not fill the queue."""
         self._listed = threading.Event()
         self._stopping = threading.Event()
         self._stream: Any = None
@@ -70,9 +73,13 @@ class DockerSource:
         """Looks a container up; the answer comes as a frame. False when Docker cannot be asked now."""
         if not self.connected:
             return False
+        if container_id in self._asked:
+            return True
+        self._asked.add(container_id)
         try:
             self._questions.put_nowait(container_id)
         except queue.Full:
+            self._asked.discard(container_id)
             return False
         return True
 
@@ -158,6 +165,7 @@ class DockerSource:
     def _answer(self) -> None:
         client: Any = None
         while (question := self._questions.get()) is not None:
+            self._asked.discard(question)
             try:
                 client = client or _client(self._url)
                 if question:
@@ -216,7 +224,7 @@ class DockerSource:
                 digests = client.inspect_image(image_id).get("RepoDigests") or []
             except NotFound:
                 digests = []
-            found = (image_id, *sorted({str(d).rpartition("@")[2] for d in digests}))
+            found = (image_id, *sorted({str(d).rpartition("@")[2] for d in digests})[:MAX_DIGESTS])
             self._images[image_id] = found
             if len(self._images) > 512:
                 self._images.popitem(last=False)

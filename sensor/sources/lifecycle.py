@@ -44,6 +44,8 @@ follows), resize, top, health_status and the like are the noise of every day."""
 _CHANGES = {"create", "start", "rename", "update"}
 MAX_TEXT = 8192
 MAX_LABELS, MAX_LABEL_TEXT = 64, 256
+MAX_LABELS_TEXT = 8192
+"""All labels come with every event of the container."""
 
 
 def fact_of(event: Mapping[str, Any]) -> LifecycleFact | None:
@@ -102,14 +104,28 @@ def born(event: Mapping[str, Any]) -> Container | None:
 
 def container(container_id: str, name: str, image: str, labels: Mapping[str, Any]) -> Container:
     base, tag = image_name(image)
-    some = sorted(labels.items())[:MAX_LABELS]
     return Container(
         id=container_id,
         name=name[:MAX_LABEL_TEXT],
         runtime="docker",
         image=Image(name=base, tag=[tag] if tag else UNSET),
-        labels={str(k)[:MAX_LABEL_TEXT]: str(v)[:MAX_LABEL_TEXT] for k, v in some} or UNSET,
+        labels=_some(labels) or UNSET,
     )
+
+
+def _some(labels: Mapping[str, Any]) -> dict[str, str]:
+    """As many labels as an event may carry: our own first, then by name. A value is cut; a key never, it would be
+    another key."""
+    kept: dict[str, str] = {}
+    room = MAX_LABELS_TEXT
+    for key in sorted(labels, key=lambda key: (not key.startswith("tocsin."), key)):
+        value = str(labels[key])[:MAX_LABEL_TEXT]
+        room -= len(key) + len(value)
+        if len(key) > MAX_LABEL_TEXT or room < 0:
+            room += len(key) + len(value)
+        elif len(kept) < MAX_LABELS:
+            kept[key] = value
+    return kept
 
 
 def image_name(reference: str) -> tuple[str, str]:

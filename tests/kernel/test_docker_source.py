@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from docker import APIClient
 
 from sensor.frames import ContainerFact, Fact, FrameQueue, LifecycleFact, fact_of
 from sensor.sources.docker import DockerSource
@@ -132,6 +133,24 @@ def test_the_first_list_has_everything(still: Container, told: Told) -> None:
 def test_a_lookup_is_answered_also_when_there_is_no_such_container(still: Container, told: Told) -> None:
     assert told.source.ask("0" * 64)
     told.wait_for(lambda f: isinstance(f, ContainerFact) and f.id == "0" * 64 and f.container is None)
+
+
+def test_a_daemon_that_hangs_over_one_container_does_not_starve_the_others(
+    still: Container, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stuck, free, inspect = "1" * 64, threading.Event(), APIClient.inspect_container
+
+    def slow(client: APIClient, container: str) -> object:
+        if container == stuck:
+            free.wait(10)
+        return inspect(client, container)
+
+    told.wait_for(named(still))
+    monkeypatch.setattr(APIClient, "inspect_container", slow)
+    assert all(told.source.ask(stuck) for _ in range(5000))
+    assert told.source.ask("2" * 64)
+    free.set()
+    told.wait_for(lambda f: isinstance(f, ContainerFact) and f.id == "2" * 64, timeout_s=3)
 
 
 def test_after_a_break_nothing_is_missing_and_nothing_told_twice(

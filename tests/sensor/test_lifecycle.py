@@ -87,10 +87,13 @@ def test_birth_names_the_container() -> None:
 
 
 def test_labels_are_bounded() -> None:
-    labels = {f"k{n}" * 300: "v" * 1000 for n in range(100)}
-    made = lifecycle.container(A, "web", "nginx", labels)
-    assert made.labels is not UNSET and len(made.labels) <= 64
-    assert all(len(k) <= 256 and len(v) <= 256 for k, v in made.labels.items())
+    labels = {f"k{n}": "v" * 4096 for n in range(1000)} | {f"a{n}" * 300: "v" for n in range(100)}
+    made = lifecycle.container(A, "web", "nginx", labels | {"tocsin.egress": "any", "z": "1"})
+    assert made.labels and made.labels["tocsin.egress"] == "any" and made.labels["k0"] == "v" * 256
+    assert all(k in ("z", "tocsin.egress") or k in labels for k in made.labels)
+    assert len(made.labels) <= 64 and sum(len(k) + len(v) for k, v in made.labels.items()) <= 8192
+    many = lifecycle.container(A, "web", "nginx", {f"k{n}": "v" for n in range(1000)})
+    assert many.labels and len(many.labels) == 64
 
 
 @pytest.mark.parametrize(
