@@ -19,7 +19,9 @@ def test_a_rule_in_words() -> None:
     assert "    process.interactive is true" in lines
     assert "groups by: container.id" in lines
     assert "test: docker exec -it bash: fires" in lines
-    assert said.fields == ["container.id", "process.command_line", "process.executable", "process.interactive"]
+    assert said.fields == [
+        "container.id", "process.command_line", "process.executable", "process.interactive", "process.name",
+    ]  # fmt: skip
     assert said.as_dict()["rule"] == "interactive-shell-in-container"
 
 

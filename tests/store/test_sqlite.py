@@ -223,8 +223,9 @@ def test_housekeeping_runs_beside_the_writer(
     path: Path, opened: Callable[[], SqliteStore], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("store.housekeeping.CHECKPOINT_EVERY_S", 0.01)
-    store = SqliteStore(path, Options(retain_s=100))
-    store.write([document("old", age_s=1000), document("new")])
+    day_s = 86_400  # NOW is when the tests began, perhaps minutes ago
+    store = SqliteStore(path, Options(retain_s=day_s))
+    store.write([document("old", age_s=2 * day_s), document("new")])
     deadline = time.monotonic() + 10
     while store.count(Query()) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)
