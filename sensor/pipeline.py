@@ -1,6 +1,6 @@
 """The one thread that turns frames into delivered events. Owns the order of things and the sensor's reports on itself.
 
-Never waits to fill a batch: it sends as soon as there is anything, and what queues up meanwhile goes together.
+It sends as soon as there is anything, and what queues up meanwhile goes together; sensor.outbox says when it waits.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec import UNSET
 
 from ecs_mappings.event import Container, Image
 from sensor.assembler import Assembler

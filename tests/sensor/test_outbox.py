@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sensor import outbox as outbox_module
 from sensor.assembler import Line
 from sensor.losses import Losses
-from sensor.outbox import BATCH_EVENTS, Outbox
+from sensor.outbox import BATCH_EVENTS, BURST, GATHER_S, Outbox
 from tocsin.errors import Rejected, RetryLater
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -37,6 +37,28 @@ class Forwarder:
         if answer == "never":
             raise Rejected("no")
         self.taken += lines
+
+
+def test_a_burst_goes_at_once_and_a_steady_stream_gathers(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(outbox_module.time, "monotonic", lambda: now)
+    forwarder = Forwarder([])
+    box = Outbox(forwarder, 10_000, Losses())
+    for n in range(BURST):
+        box.add(line(n))
+        assert box.delay_s() == 0 and box.send()
+    for n in range(1000):
+        now += 0.001
+        box.add(line(n))
+        assert box.delay_s() <= GATHER_S + 1e-9
+        box.send()
+    assert 1 / GATHER_S <= forwarder.calls - BURST <= 1 / GATHER_S + 1
+    for n in range(BATCH_EVENTS):
+        box.add(line(n))
+    assert box.delay_s() == 0 and box.send()  # full: nothing to wait for
+    now += BURST * GATHER_S
+    box.add(line(0))
+    assert box.delay_s() == 0 and box.send()
 
 
 def test_sends_in_order_in_bounded_batches() -> None:
