@@ -67,12 +67,15 @@ def read(file: Path) -> Iterator[AuditRow]:
                     raise TocsinError(f"{file}:{number}: was changed after it was written: it is no row: {e}") from e
 
 
-def differences(ledger: Iterable[AuditRow], file: Path) -> Iterator[Problem]:
-    """Rows of the file that the ledger does not have so. A file that ends early is only not yet written."""
+def differences(ledger: Iterable[AuditRow], written: Iterable[AuditRow], name: str) -> Iterator[Problem]:
+    """Rows of the file `name` that the ledger does not have so. A file that ends early is only not yet written.
+
+    While the playbooks run, read the file first: the ledger is ahead of it, never behind.
+    """
     known = {r.seq: r.hash for r in ledger}
-    for r in read(file):
+    for r in written:
         if known.get(r.seq) != r.hash:
-            yield Problem(file.name, r.seq, "is not what the ledger holds")
+            yield Problem(name, r.seq, "is not what the ledger holds")
 
 
 class AuditFile:

@@ -137,8 +137,8 @@ def loads(data: bytes, file: str) -> list[Any]:
     """The same, from bytes; `file` names them in errors."""
     try:
         loader = _Loader(data)
-    except yaml.YAMLError as e:
-        raise ConfigError([Problem(file, 0, f"is not text: {e}")]) from e
+    except yaml.reader.ReaderError as e:
+        raise ConfigError([Problem(file, 0, f"is not text: {e.reason} at byte {e.position}")]) from e
     reader = _Reader(file, loader)
     documents: list[Any] = []
     try:

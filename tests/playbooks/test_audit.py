@@ -61,7 +61,7 @@ def test_what_happened_is_in_ledger_and_file(scene: Callable[..., Scene]) -> Non
     )
     assert not problems(rows)
     assert [r.hash for r in audit.read(directory / "audit.log")] == [r.hash for r in rows]
-    assert not list(audit.differences(rows, directory / "audit.log"))
+    assert not list(audit.differences(rows, audit.read(directory / "audit.log"), "audit.log"))
     s.open()
     s.run_of(alert())
     s.close()
@@ -83,7 +83,7 @@ def test_a_changed_file_is_seen(tmp_path: Path) -> None:
     rows, file = chain(3), tmp_path / "audit.log"
     AuditFile(file).append(rows)
     file.write_bytes(file.read_bytes().replace(b'"kind"', b'"kinx"', 2).replace(b'"kinx":', b'"kind":'))
-    assert list(audit.differences(rows, file)) or problems(list(audit.read(file)))
+    assert list(audit.differences(rows, audit.read(file), file.name)) or problems(list(audit.read(file)))
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"seq": 3, "at', b"\x00\x00"])

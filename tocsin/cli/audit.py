@@ -24,8 +24,9 @@ def verify(config: Config = None, as_json: Json = False) -> None:
 
     directory = settings(config).state("playbooks")
     file = directory / AUDIT_FILE
+    written = list(read(file))
     rows = audit_of(directory)
-    problems = [*broken(rows, "ledger"), *broken(read(file), AUDIT_FILE), *differences(rows, file)]
+    problems = [*broken(rows, "ledger"), *broken(written, AUDIT_FILE), *differences(rows, written, AUDIT_FILE)]
     if as_json:
         last = rows[-1].hash if rows else None
         print_json({"ok": not problems, "rows": len(rows), "last": last, "problems": [str(p) for p in problems]})
