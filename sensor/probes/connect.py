@@ -3,8 +3,11 @@
 One event per call, when it returns: a connect that blocks is seen when it stops blocking. Success is 0 and
 EINPROGRESS (a non-blocking socket has sent its SYN); anything else is a failure with the errno's name in error.code.
 UDP's connect only sets the peer and always succeeds. An address ::ffff:a.b.c.d is reported as the IPv4 address it is.
-Unix sockets and AF_UNSPEC (which disconnects) are no connections. Not seen: connections that io_uring makes, and the
-32-bit socketcall(2).
+Unix sockets and AF_UNSPEC (which disconnects) are no connections.
+
+Not seen: what io_uring or a 32-bit program connects; datagrams and TCP fast open, which sendto(2) sends without a
+connect. The socket is the one that the descriptor names at the end of the call: a second thread that puts another one
+there in between shows that one's peer.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ A program in a container can have the name but not the rest.
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 from msgspec import UNSET
 
@@ -33,36 +34,27 @@ LAYOUT = struct.Struct("=IIHHHHHH3Bx")
 
 _ANCESTOR = struct.Struct("=QII")
 _STREAMS = ("closed", "other", "socket_inet", "socket_unix", "pipe", "char", "file")
-
-
 _RUNTIMES = {"runc", "crun", "youki", "memfd:runc_cloned:/proc/self/exe"}
+
+
+class _Exec(NamedTuple):
+    """A record's body, understood."""
+
+    program: Program
+    chain: list[Link]
+    """Parent first."""
+    streams: tuple[str, str, str]
+    truncated: tuple[str, ...]
 
 
 def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
     """Remembers the process as well: later records of it and of its children refer to this one."""
-    (
-        argc, args_size, ancestors, executable_size, directory_size, args_kept, executable_cut, directory_cut,
-        stdin, stdout, stderr,
-    ) = LAYOUT.unpack_from(body)  # fmt: skip
-    at_executable = LAYOUT.size + ancestors * _ANCESTOR.size
-    at_directory = at_executable + executable_size
-    at_args = at_directory + directory_size
-    if at_args + args_kept != len(body):
-        raise Malformed(f"the parts of an exec record of {len(body)} bytes end at {at_args + args_kept}")
-    args = [text(arg) for arg in body[at_args:].split(b"\0")]
-    if not args[-1]:
-        args.pop()  # every argument is NUL-ended; without the last NUL, the last one is cut
-    executable = path(body[at_executable:at_directory])
-    if header.flags & FLAG_SETUP and _is_runtime(executable, args):
+    program, chain, streams, truncated = _parse(body)
+    if header.flags & FLAG_SETUP and _is_runtime(program.executable, program.args):
         return None
-    streams = _STREAMS[stdin], _STREAMS[stdout], _STREAMS[stderr]
-    program = Program(
-        called(executable, args), executable, args, argc, " ".join(args), path(body[at_directory:at_args])
-    )  # fmt: skip
     processes = scene.processes
     start = scene.when(header.start_ns)
-    parent, truncated = processes.parent(header, scene.when(header.parent_start_ns))
-    chain = map(Link._make, _ANCESTOR.iter_unpack(body[LAYOUT.size : at_executable]))
+    parent, parent_truncated = processes.parent(header, scene.when(header.parent_start_ns))
     known = processes.executed(
         header.pid, header.start_ns, start, header.container, program, parent,
         processes.ancestors(header.container, chain),
@@ -72,9 +64,9 @@ def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
         vpid=header.vpid,
         entity_id=known.entity_id,
         name=program.name,
-        executable=executable,
-        args=args,
-        args_count=argc,
+        executable=program.executable,
+        args=program.args,
+        args_count=program.args_count,
         command_line=program.command_line,
         working_directory=program.working_directory,
         interactive=interactive(header),
@@ -89,13 +81,37 @@ def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
         stderr=streams[2],
         ancestors=known.ancestors or UNSET,
     )
+    return Sighting(process, detail, "success", truncated=parent_truncated + truncated)
+
+
+def _parse(body: bytes) -> _Exec:
+    (
+        argc, args_size, ancestors, executable_size, directory_size, args_kept, executable_cut, directory_cut,
+        stdin, stdout, stderr,
+    ) = LAYOUT.unpack_from(body)  # fmt: skip
+    at_executable = LAYOUT.size + ancestors * _ANCESTOR.size
+    at_directory = at_executable + executable_size
+    at_args = at_directory + directory_size
+    if at_args + args_kept != len(body):
+        raise Malformed(f"the parts of an exec record of {len(body)} bytes end at {at_args + args_kept}")
+    args = [text(arg) for arg in body[at_args:].split(b"\0")]
+    if not args[-1]:
+        args.pop()  # every argument is NUL-ended; without the last NUL, the last one is cut
+    executable = path(body[at_executable:at_directory])
+    directory = path(body[at_directory:at_args])
+    truncated: tuple[str, ...] = ()
     if args_kept != args_size:
         truncated += ("process.args", "process.command_line")
     if executable_cut:
         truncated += ("process.executable",)
     if directory_cut:
         truncated += ("process.working_directory",)
-    return Sighting(process, detail, "success", truncated=truncated)
+    return _Exec(
+        Program(called(executable, args), executable, args, argc, " ".join(args), directory),
+        [Link._make(link) for link in _ANCESTOR.iter_unpack(body[LAYOUT.size : at_executable])],
+        (_STREAMS[stdin], _STREAMS[stdout], _STREAMS[stderr]),
+        truncated,
+    )
 
 
 def _is_runtime(executable: str, args: list[str]) -> bool:
