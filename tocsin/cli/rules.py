@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Sigma rules: check, list, test and explain them.")
 
 Paths = Annotated[
-    list[Path] | None, typer.Argument(help="Directories of rules; default: the shipped ones and yours.", exists=True)
+    list[Path] | None,
+    typer.Argument(help="Directories of rules; default: the shipped ones and yours.", exists=True, file_okay=False),
 ]
 
 
