@@ -13,6 +13,10 @@ from tocsin.printable import printable
 if TYPE_CHECKING:
     from rich.console import Console
 
+LEAST_WIDTH = 6
+UNCUT = {"ID", "RUN"}
+"""Columns that are there to be copied."""
+
 PIPE_WIDTH = 240
 """Columns of a table that goes into a file or a pipe, where nobody wraps."""
 
@@ -39,23 +43,32 @@ def _plain(value: Any) -> Any:
 
 
 def print_table(headings: Sequence[str], rows: Iterable[Sequence[object]], *, empty: str = "nothing to show") -> None:
-    """Rows of plain values; long cells are cut to the terminal. A heading that ends in `>` is aligned right."""
+    """Rows of plain values; long cells are cut to the terminal, but never ids and what is aligned right: numbers, whose
+    headings end in `>`."""
     from rich.table import Table
     from rich.text import Text
 
     out = console()
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for heading in headings:
-        right = heading.endswith(">")
-        table.add_column(Text(heading.rstrip(">")), justify="right" if right else "left", no_wrap=True)
-    filled = False
-    for row in rows:
-        filled = True
-        table.add_row(*(_cell(value) for value in row))
-    if filled:
-        out.print(table)
-    else:
-        out.print(empty)
+    cells = [[_cell(value) for value in row] for row in rows]
+    names = [Text(heading.rstrip(">")) for heading in headings]
+    widths = [max(cell.cell_len for cell in column) for column in zip(names, *cells, strict=True)]
+    flexible = [i for i, heading in enumerate(headings) if not heading.endswith(">") and heading not in UNCUT]
+    _narrow(widths, flexible, out.width - 2 * len(widths) + 2)
+    for heading, name, width in zip(headings, names, widths, strict=True):
+        table.add_column(name, justify="right" if heading.endswith(">") else "left", no_wrap=True, width=width)
+    for row in cells:
+        table.add_row(*row)
+    out.print(table if cells else empty)
+
+
+def _narrow(widths: list[int], flexible: Sequence[int], room: int) -> None:
+    """Takes from the widest first: rich takes from all alike, and leaves nothing of the short ones."""
+    while flexible and sum(widths) > room:
+        widest = max(flexible, key=lambda i: widths[i])
+        if widths[widest] <= LEAST_WIDTH:
+            return
+        widths[widest] -= 1
 
 
 def _cell(value: object) -> Any:
