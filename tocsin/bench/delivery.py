@@ -14,7 +14,8 @@ from tocsin.lab.instance import Instance
 from tocsin.lab.synthetic import Producer, execs
 
 COUNT = 50_000
-BATCH = 500
+BATCH = 1000
+WARM_UP = 5_000
 TIMEOUT_S = 300.0
 
 
@@ -23,6 +24,7 @@ def run(count: int | None, store_url: str, say: Callable[[str], None]) -> Sequen
     name = runs.new()
     with Instance({"store": {"url": store_url, "namespace": "bench"}}) as tocsin:
         store = tocsin.store()
+        _bare(store, execs(f"{name}-warm", WARM_UP))
         say(f"{total} events straight into the store: what it gives without us")
         bare_s = _bare(store, execs(f"{name}-bare", total))
         say(f"{total} events through forwarder and spool into store and correlator")
