@@ -2,8 +2,8 @@
 
 The container runtime's own executions inside a new container's cgroup are no news: runc starts itself again ("runc
 init") from a sealed copy before it enters the container. Such a record is dropped only when the kernel says that the
-process is still in the host's mount namespace and a child of a process of another cgroup, and it is runc init by name.
-A program in a container can have the name but not the rest.
+process is still in the host's mount namespace and a child of a process of another cgroup, it is runc init by name, and
+nothing of the container is above it. Who broke out of a container can have all but the last.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 from msgspec import UNSET
 
 from ecs_mappings.event import Process, ProcessDetail
-from sensor.processes import Link, interactive, tty, tty_name
+from sensor.processes import Link, Processes, interactive, tty, tty_name
 from sensor.program import Program, called
 from sensor.record import FLAG_SETUP, Header, Malformed, path, text
 from sensor.sighting import Hook, Scene, Sighting
@@ -50,9 +50,9 @@ class _Exec(NamedTuple):
 def read(header: Header, body: bytes, scene: Scene) -> Sighting | None:
     """Remembers the process as well: later records of it and of its children refer to this one."""
     program, chain, streams, truncated = _parse(body)
-    if header.flags & FLAG_SETUP and _is_runtime(program.executable, program.args):
-        return None
     processes = scene.processes
+    if header.flags & FLAG_SETUP and _is_runtime(program) and not _from_inside(header, chain, processes):
+        return None
     start = scene.when(header.start_ns)
     parent, parent_truncated = processes.parent(header, scene.when(header.parent_start_ns))
     known = processes.executed(
@@ -114,6 +114,13 @@ def _parse(body: bytes) -> _Exec:
     )
 
 
-def _is_runtime(executable: str, args: list[str]) -> bool:
+def _is_runtime(program: Program) -> bool:
+    executable = program.executable
     file = executable[1:] if executable.startswith("/memfd:") else executable.rpartition("/")[2]
-    return file in _RUNTIMES and args[1:2] == ["init"]
+    return file in _RUNTIMES and program.args[1:2] == ["init"]
+
+
+def _from_inside(header: Header, chain: list[Link], processes: Processes) -> bool:
+    """Whether a program of this very container is above it: no runtime is started by the container it sets up."""
+    above = (processes.find(link.pid, link.start_ns) for link in chain)
+    return any(known is not None and known.container == header.container for known in above)

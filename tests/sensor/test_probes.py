@@ -185,6 +185,15 @@ def test_only_the_runtime_itself_is_taken_for_it(
     assert (assembler.take(frame, NOW_NS) is None) == dropped
 
 
+def test_nothing_that_the_container_started_is_taken_for_the_runtime(assembler: Assembler, records: Any) -> None:
+    """It broke out to the host's mounts, and entered a cgroup of its own making."""
+    told(assembler, records.exec(b"bash", pid=10, start_ns=SECOND))
+    chain = ((2 * SECOND, 20, 0), (SECOND, 10, 0), (7, 5, 0))
+    disguise = {"executable": b"/tmp/runc", "flags": record.FLAG_SETUP, "pid": 30, "ppid": 20}
+    assert told(assembler, records.exec(b"x", b"init", chain=chain, **disguise))["process"]["name"] == "runc"
+    assert assembler.take(records.exec(b"x", b"init", chain=((7, 5, 0),), **disguise), NOW_NS) is None
+
+
 def test_a_container_too_deep_to_tell_is_flagged(assembler: Assembler, records: Any) -> None:
     event = told(assembler, records.exec(b"ls", flags=record.FLAG_DEEP, container=bytes(64)))
     assert event["tocsin"]["truncated"] == ["container.id"] and "container" not in event
