@@ -39,6 +39,8 @@ def examine(settings: Settings) -> Iterator[Check]:
 def _guarded(look: Callable[[Settings], Iterator[Check]], settings: Settings) -> Iterator[Check]:
     try:
         yield from look(settings)
+    except TocsinError as e:
+        yield Check(look.__name__.strip("_"), "fail", str(e), "mend what is named there")
     except Exception as e:
         yield Check(look.__name__.strip("_"), "fail", f"could not be checked: {type(e).__name__}: {e}")
 
@@ -168,7 +170,7 @@ def _inputs(settings: Settings) -> Iterator[Check]:
 
 
 def _store(settings: Settings) -> Iterator[Check]:
-    from tocsin.storage import open_store
+    from tocsin.storage import is_remote, open_store
 
     store = open_store(settings)
     try:
@@ -176,8 +178,13 @@ def _store(settings: Settings) -> Iterator[Check]:
     finally:
         store.close()
     if not found.reachable:
-        remedy = "start it, or set [store] url; until then events wait in the spool"
-        yield Check("store", "warn", f"{found.place}: {found.problem}", remedy)
+        if is_remote(settings):
+            remedy = "start it, or set [store] url; until then events wait in the spool"
+            yield Check("store", "warn", f"{found.place}: {found.problem}", remedy)
+        else:
+            yield Check(
+                "store", "fail", f"{found.place}: {found.problem}", "let [store] url name a usable file"
+            )
         return
     missing = [name for name, there in found.features.items() if not there]
     without = f"; without {', '.join(missing)}" if missing else ""

@@ -127,6 +127,7 @@ class Supervisor:
             self._publish()
             return True
         checks.cancel()
+        await asyncio.gather(checks, return_exceptions=True)  # asyncio complains of a failure that nobody asked for
         for child in children:
             await self._end(child, signal.SIGKILL)
         if stopped.done():

@@ -20,6 +20,9 @@ name, run_dir = sys.argv[1:3]
 if name in sys.argv[3:]:
     sys.stderr.write("error: rules/bad.yml:3: is wrong\\n")
     sys.exit(2)
+if "slow" in sys.argv[3:]:
+    open(f"{run_dir}/checking", "w").close()
+    signal.pause()
 print("checked", flush=True)
 if os.read(0, 3) != b"go\\n":
     sys.exit(2)
@@ -148,6 +151,14 @@ def test_starts_nothing_when_one_check_fails(start: Start, tmp_path: Path) -> No
     assert err.count("rules/bad.yml:3: is wrong") == 1  # two children say it, people read it once
     assert "nothing was started" in err
     assert not (tmp_path / "run/journal").exists()
+
+
+def test_stopped_while_inputs_are_checked(start: Start, tmp_path: Path) -> None:
+    process = start("slow")
+    until((tmp_path / "run/checking").exists)
+    process.terminate()
+    out, err = process.communicate(timeout=10)
+    assert (process.returncode, out, err) == (0, "", "")
 
 
 def test_a_killed_child_is_back_within_a_second(start: Start, tmp_path: Path) -> None:
