@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +77,22 @@ def test_runs_a_program_of_this_host_with_its_libraries() -> None:
         container = lab.container("redis", image=image)
         assert "Redis server" in container.run("redis-server", "--version")
         assert container.run("cat", "/etc/motd") == "hello"
+
+
+def test_a_killed_run_takes_its_tocsin_with_it_and_the_next_one_removes_the_directory() -> None:
+    script = (
+        "from tocsin.lab.instance import Instance; import time\n"
+        "tocsin = Instance(); tocsin.start()\n"
+        "print(tocsin.directory, tocsin.state()['pid'], flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        directory, pid = child.stdout.readline().split()
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+    deadline = time.monotonic() + 20
+    while Path(f"/proc/{pid}").exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists()
+    with Lab():
+        assert not Path(directory).exists()

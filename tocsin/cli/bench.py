@@ -25,11 +25,13 @@ def bench(
 
     [bold]Example:[/] tocsin bench response
     """
+    import signal
     import sys
 
     from tocsin import bench as benches
     from tocsin.terminal import print_json, print_table, state
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up then too
     measure = benches.load(name)
     figures = measure.run(count, store, lambda text: print(text, file=sys.stderr, flush=True))
     if as_json:

@@ -22,6 +22,7 @@ def demo(
     [bold]Example:[/] tocsin demo --store http://127.0.0.1:9200
     """
     import os
+    import signal
 
     from tocsin.demo import show
     from tocsin.demo.story import tell
@@ -30,6 +31,7 @@ def demo(
 
     if os.geteuid() != 0:
         raise UsageError("the demo loads BPF programs: run it as root (sudo)")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # clean up then too
     screen = show.choose(to_stderr=as_json)
     try:
         report = tell(screen, store, keep)

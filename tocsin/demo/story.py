@@ -22,6 +22,7 @@ from tocsin.lab import Lab, responses
 from tocsin.lab.instance import Instance
 from tocsin.lab.receiver import Receiver
 from tocsin.lab.tail import Tail
+from tocsin.storage import opened
 
 CALM_S = 2.0
 """The containers only do their work this long; any alert then is a false one."""
@@ -31,22 +32,24 @@ NAMESPACE = "demo"
 
 
 def tell(show: Show, store_url: str, keep: bool) -> Report:
-    """Runs the demo. `keep` leaves its containers and directory for a look; the next demo removes the containers."""
+    """Runs the demo. `keep` leaves its containers and directory for a look; the next demo removes them."""
     begun = datetime.now(UTC)
     with ExitStack() as stack:
         receiver = stack.enter_context(Receiver())
         lab = stack.enter_context(Lab(keep=keep))
-        show.say("starting a web server, a worker that uses it, and an attacker beside them")
-        scene = Scene(lab)
-        stack.callback(scene.close)
         tocsin = Instance(
             {"store": {"url": store_url, "namespace": NAMESPACE}},
             responses.secrets(receiver),
             playbooks=responses.scoped(lab.run),
             keep=keep,
         )
+        stack.push(tocsin)  # started below; stopped and removed in any case
+        with opened(tocsin.settings):
+            show.say("starting a web server, a worker that uses it, and an attacker beside them")
+        scene = Scene(lab)
+        stack.callback(scene.close)
         show.say(f"starting Tocsin on its own: state in {tocsin.directory}, store {store_url}")
-        stack.enter_context(tocsin)
+        tocsin.start()
         show.say(f"ready after {tocsin.started_s:.1f} s")
         report = _Story(show, scene, tocsin, receiver, begun).run()
         show.say("everything is kept" if keep else "removing what the demo made, and only that")

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from tocsin.errors import TocsinError
 from tocsin.lab import images, outside, runs
@@ -81,6 +84,9 @@ class Lab:
         for run in set(_owned()):
             if runs.is_dead(run):
                 _sweep(run)
+        for path in Path(tempfile.gettempdir()).glob(f"{runs.DIRECTORY}*.*"):
+            if runs.is_dead(path.name.removeprefix(runs.DIRECTORY).partition(".")[0]):
+                shutil.rmtree(path, ignore_errors=True)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import shutil
@@ -18,9 +19,12 @@ from typing import Any
 from store import Store
 from tocsin import link, running, settings, storage
 from tocsin.errors import TocsinError
+from tocsin.lab import runs
 
+PR_SET_PDEATHSIG = 1
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
+_libc = ctypes.CDLL(None)
 
 
 class Instance:
@@ -42,7 +46,7 @@ class Instance:
         self._keep = keep
         self.started_s = 0.0
         """How long the last start took."""
-        self.directory = Path(tempfile.mkdtemp(prefix="tocsin-lab-"))
+        self.directory = Path(tempfile.mkdtemp(prefix=f"{runs.DIRECTORY}{runs.new()}."))
         self._config = self.directory / "tocsin.toml"
         own = {"playbooks": [_written(self.directory / "playbooks", playbooks or {})]}
         given = dict(sections or {})
@@ -75,6 +79,7 @@ class Instance:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tocsin", "up", "--config", str(self._config), "--log", "human"],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environ, start_new_session=True,
+                preexec_fn=_end_with_parent,
             )  # fmt: skip
         while (state := self.state()) is None or state.get("ready_s") is None:
             if self._process.poll() is not None:
@@ -178,6 +183,11 @@ class Instance:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+
+def _end_with_parent() -> None:
+    """Between fork and exec: SIGTERM for the new process when ours dies, in whatever way."""
+    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 def _written(directory: Path, files: Mapping[str, str]) -> Path:

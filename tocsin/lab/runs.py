@@ -8,6 +8,8 @@ from pathlib import Path
 
 LABEL = "tocsin.lab"
 """On every container, network and image of a lab; its value is the run."""
+DIRECTORY = "tocsin-lab-"
+"""Temporary directories of a lab are named so, then comes the run, then a dot."""
 
 _RUN = re.compile(r"([0-9]{1,12})-([0-9]{1,10})-([0-9]{1,20})(-[0-9]{1,9})?")
 
