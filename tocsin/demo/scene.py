@@ -39,8 +39,9 @@ class Scene:
         self._terminal: Terminal | None = None
         self._web_address = self.web.address()
 
-    def containers(self) -> list[Container]:
-        return [self.web, self.worker, self.attacker]
+    def containers(self) -> dict[str, Container]:
+        """By the names that people call them."""
+        return {"web": self.web, "worker": self.worker, "attacker": self.attacker}
 
     def open_shell(self) -> Attack:
         """Somebody opens a shell in the web server's container, through a real terminal."""

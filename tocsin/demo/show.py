@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from tocsin.demo.timeline import HOPS, Line
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 
 class Show(Protocol):
+    names: Mapping[str, str]
+    """Full name of a container -> the short one people read."""
+
     def say(self, text: str) -> None:
         """One sentence about what happens now."""
 
@@ -33,13 +36,16 @@ def choose(to_stderr: bool) -> Show:
 class Plain:
     """Each fact once, on a line with the seconds since the start."""
 
+    names: Mapping[str, str]
+
     def __init__(self, to_stderr: bool = False) -> None:
         self._stream = sys.stderr if to_stderr else sys.stdout
+        self.names = {}
         self._begun = time.monotonic()
         self._told: set[tuple[str, str]] = set()
 
     def say(self, text: str) -> None:
-        self._stream.write(f"{time.monotonic() - self._begun:6.2f} s  {printable(text)}\n")
+        self._stream.write(f"{time.monotonic() - self._begun:6.2f} s  {_short(text, self.names)}\n")
         self._stream.flush()
 
     def update(self, lines: Sequence[Line]) -> None:
@@ -56,11 +62,14 @@ class Plain:
 class Live:
     """The story above, the table of alerts below it."""
 
+    names: Mapping[str, str]
+
     def __init__(self, to_stderr: bool = False) -> None:
         from rich.live import Live as RichLive
 
         from tocsin.terminal import console
 
+        self.names = {}
         self._begun = time.monotonic()
         self._live = RichLive(console=console(stderr=to_stderr), refresh_per_second=8, transient=False)
         self._live.start()
@@ -69,7 +78,7 @@ class Live:
         from rich.text import Text
 
         seconds = Text(f"{time.monotonic() - self._begun:6.2f} s  ", style="dim")
-        self._live.console.print(seconds + Text(printable(text)))
+        self._live.console.print(seconds + Text(_short(text, self.names)))
 
     def update(self, lines: Sequence[Line]) -> None:
         from rich.table import Table
@@ -84,13 +93,19 @@ class Live:
         for line in lines:
             times = (line.latency_ms[hop] for hop in HOPS)
             table.add_row(
-                Text(printable(line.rule), style="bold red"), Text(printable(line.container)),
+                Text(printable(line.rule), style="bold red"), Text(_short(line.container, self.names)),
                 *(Text("" if value is None else f"{value:.1f}") for value in times), _answer(line),
             )  # fmt: skip
         self._live.update(table)
 
     def close(self) -> None:
         self._live.stop()
+
+
+def _short(text: str, names: Mapping[str, str]) -> str:
+    for full, short in names.items():
+        text = text.replace(full, short)
+    return printable(text)
 
 
 def facts(line: Line) -> list[tuple[str, str]]:

@@ -48,6 +48,7 @@ def tell(show: Show, store_url: str, keep: bool) -> Report:
             show.say("starting a web server, a worker that uses it, and an attacker beside them")
         scene = Scene(lab)
         stack.callback(scene.close)
+        show.names = {container.name: short for short, container in scene.containers().items()}
         show.say(f"starting Tocsin on its own: state in {tocsin.directory}, store {store_url}")
         tocsin.start()
         show.say(f"ready after {tocsin.started_s:.1f} s")
@@ -64,7 +65,7 @@ class _Story:
         self._receiver = receiver
         self._store = tocsin.store()
         self._tail = Tail(self._store, begun)
-        self._names = {container.name for container in scene.containers()}
+        self._names = {container.name for container in scene.containers().values()}
         self._report = Report()
 
     def run(self) -> Report:
