@@ -30,7 +30,8 @@ _DIGEST_OF = "1"
 def load(directories: Sequence[Path], egress: Path | None = None) -> RuleSet:
     """The rules of all *.yml and *.yaml files below the directories, with `egress` or the shipped allow-list.
 
-    A directory that does not exist is a warning of the result. Raises ConfigError with every problem found.
+    A path that is a file is read itself, whatever its ending; one that does not exist is a warning of the result.
+    Raises ConfigError with every problem found.
     """
     problems: list[Problem] = []
     warnings: list[Problem] = []
@@ -62,6 +63,9 @@ def load(directories: Sequence[Path], egress: Path | None = None) -> RuleSet:
 
 def _files(directories: Sequence[Path], warnings: list[Problem]) -> Iterator[Path]:
     for directory in directories:
+        if directory.is_file():
+            yield directory
+            continue
         if not directory.is_dir():
             warnings.append(Problem(str(directory), 0, "there is no such directory: no rules from here"))
             continue

@@ -105,6 +105,7 @@ class Container(_Part, frozen=True, kw_only=True):
     runtime: Keyword | UnsetType = UNSET
     image: Image | UnsetType = UNSET
     labels: Labels | UnsetType = UNSET
+    """At most 64 and 8 KiB in all, `tocsin.*` first; longer values are cut at 256 characters."""
     security_context: SecurityContext | UnsetType = UNSET
 
 

@@ -92,7 +92,7 @@ class SqliteStore:
                         db.execute("ROLLBACK")
                     raise
             except (sqlite3.DatabaseError, OSError) as e:
-                raise RetryLater(f"{self.path}: {e}") from e
+                raise RetryLater(f"{self.path}: {getattr(e, 'strerror', None) or e}") from e
 
     def _open_writer(self) -> sqlite3.Connection:
         if self._writer is None:
@@ -110,7 +110,7 @@ class SqliteStore:
                     self._reader = connect_reader(self.path)
                 yield self._reader
             except (sqlite3.DatabaseError, OSError) as e:
-                raise RetryLater(f"{self.path}: {e}") from e
+                raise RetryLater(f"{self.path}: {getattr(e, 'strerror', None) or e}") from e
 
     def search(self, query: Query) -> Page:
         clause = where(query, paging=True)

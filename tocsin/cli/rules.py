@@ -19,7 +19,7 @@ app = typer.Typer(help="Sigma rules: check, list, test and explain them.")
 
 Paths = Annotated[
     list[Path] | None,
-    typer.Argument(help="Directories of rules; default: the shipped ones and yours.", exists=True, file_okay=False),
+    typer.Argument(help="Files or directories; default: the shipped ones and yours.", exists=True),
 ]
 
 
@@ -49,7 +49,7 @@ def check(paths: Paths = None, config: Config = None, as_json: Json = False) -> 
     """Check rule files and run the tests they carry. Exit 2 for an invalid file, 1 for a test that fails.
 
     [bold]Examples:[/] tocsin rules check
-    tocsin rules check ./my-rules --json
+    tocsin rules check ./my-rules ./one-more.yml --json
     """
     _run_tests(_load(config, paths, as_json), as_json, verbose=False)
 
