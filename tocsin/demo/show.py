@@ -141,6 +141,10 @@ def _step(playbook: str, action: str, outcome: str) -> str:
 def _answer(line: Line) -> Text:
     from rich.text import Text
 
-    parts = [f"{step.action} {'✓' if step.verified else step.outcome}" for step in line.steps]
-    parts += [f"undone {step.action}" for step in line.undone]
+    undone = {(step.run_id, step.name) for step in line.undone}
+    parts = (
+        f"{step.action.rpartition('.')[2]} {'✓' if step.verified else step.outcome}"
+        f"{' undone' if (step.run_id, step.name) in undone else ''}"
+        for step in line.steps
+    )
     return Text(printable(", ".join(parts)))
