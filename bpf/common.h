@@ -17,6 +17,8 @@
 #define PATHS_MASK 8191 /* where the last part begins at the latest; a mask is what the verifier believes */
 #define MAX_LAST 8192   /* longest last part: argv */
 #define ID_LENGTH 64
+#define S_IWGRP 0020
+#define S_IWOTH 0002
 
 #define FLAG_DEEP 1  /* more cgroup levels than we walk: reported without an id rather than not at all */
 #define FLAG_SETUP 2 /* in the host's mount namespace, child of a process of another cgroup */
@@ -62,15 +64,17 @@ static __always_inline u64 bounded(u64 value, u64 most)
 	return value > most ? most : value;
 }
 
+/* By signs: a branch for each letter is more than the verifier walks in a loop. */
 static __always_inline bool is_hex(const char *text)
 {
-	for (int i = 0; i < ID_LENGTH; i++) {
-		char c = text[i];
+	s64 wrong = 0;
 
-		if (!((c >= '0' && c <= '9') || (c >= 'a' && c <= 'f')))
-			return false;
+	for (int i = 0; i < ID_LENGTH; i++) {
+		s64 digit = text[i] - '0', letter = text[i] - 'a';
+
+		wrong |= (digit | (9 - digit)) & (letter | (5 - letter));
 	}
-	return true;
+	return wrong >= 0;
 }
 
 /* Where in a cgroup's name of n bytes (NUL included) the id begins; the length alone tells the runtimes apart.
@@ -90,37 +94,56 @@ static __always_inline int id_position(int n)
 	return -1;
 }
 
-/* The outermost container of the task: inner cgroups can be named by whoever is root in the container.
+/* Whether nobody but root may make cgroups in this one, so that root has named them. systemd gives every user session a
+ * part of the tree, where the user makes cgroups with any name. A node without kernfs_iattrs is root's.
+ */
+static __always_inline bool is_roots(u64 kn)
+{
+	u64 attributes = 0;
+	u32 uid = 0, gid = 0;
+	u16 mode = 0;
+
+	READ(mode, kn, kernfs_node, mode);
+	READ(attributes, kn, kernfs_node, iattr);
+	if (attributes) {
+		READ(uid, attributes, kernfs_iattrs, ia_uid);
+		READ(gid, attributes, kernfs_iattrs, ia_gid);
+	}
+	return !uid && !(mode & S_IWOTH) && !(gid && (mode & S_IWGRP));
+}
+
+/* The outermost container of the task: inner cgroups can be named by whoever is root in the container. All cgroups above
+ * the container's must be root's; its own need not, a runtime may give it to the container's user.
  * Returns whether the task is in one, or too deep to tell.
  */
 static __always_inline bool find_container(struct scratch *s, u64 task)
 {
 	u64 css = 0, cgroup = 0, kn = 0, name = 0;
-	bool found = false;
+	char *found = s->head.container; /* its first byte says so; a flag beside it doubles what the verifier walks */
 
 	READ(css, task, task_struct, cgroups);
 	READ(cgroup, css, css_set, dfl_cgrp);
 	READ(kn, cgroup, cgroup, kn);
-	__builtin_memset(s->head.container, 0, ID_LENGTH);
+	__builtin_memset(found, 0, ID_LENGTH);
 	for (int i = 0; i < MAX_CGROUP_DEPTH; i++) {
 		int at;
 
 		if (!kn)
-			return found;
+			return found[0];
+		if (found[0] && !is_roots(kn))
+			__builtin_memset(found, 0, ID_LENGTH);
 		READ(name, kn, kernfs_node, name);
 		at = id_position(bpf_probe_read_kernel_str(s->name, sizeof(s->name), (void *)name));
 		if (at >= 0) {
 			/* Into a fixed place first: the verifier follows a constant index, not one that depends on `at`. */
 			bpf_probe_read_kernel(s->name, ID_LENGTH, (void *)(name + at));
-			if (is_hex(s->name)) {
-				__builtin_memcpy(s->head.container, s->name, ID_LENGTH);
-				found = true;
-			}
+			if (is_hex(s->name))
+				__builtin_memcpy(found, s->name, ID_LENGTH);
 		}
 		READ(kn, kn, kernfs_node, parent);
 	}
 	s->head.flags |= FLAG_DEEP;
-	__builtin_memset(s->head.container, 0, ID_LENGTH); /* an inner name found on the way may be made up */
+	__builtin_memset(found, 0, ID_LENGTH); /* an inner name found on the way may be made up */
 	return true;
 }
 

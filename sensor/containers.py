@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from ecs_mappings.event import Container
 
@@ -17,27 +17,18 @@ _ID = re.compile(r"(?:(?:docker|libpod|crio|nerdctl|cri-containerd)-)?([0-9a-f]{
 libpod-conmon-<id> and crio-conmon-<id> are the monitors beside a container, not in it."""
 
 
-def container_id(cgroup_path: str) -> str | None:
-    """The id of the outermost container in a cgroup path, or None.
+def container_id(cgroup_path: str, is_roots: Callable[[str], bool]) -> str | None:
+    """The id of the outermost container in a cgroup path, or None; as bpf/common.h find_container() has it.
 
-    The outermost, because whoever is root in a container may make cgroups below it with any name.
+    The outermost, because whoever is root in a container may make cgroups below it with any name. All cgroups above it
+    must be root's, because systemd gives every user session a part of the tree where the user does the same.
     """
-    for part in cgroup_path.split("/"):
+    parts = cgroup_path.split("/")
+    for n, part in enumerate(parts):
         found = _ID.fullmatch(part)
         if found:
-            return found[1]
-    return None
-
-
-def container_id_of_proc(text: str) -> str | None:
-    """The same from the whole of /proc/<pid>/cgroup (v1, hybrid or v2): the first hierarchy that has one.
-
-    The v2 line comes last in the file but is looked at first: it is what the kernel side sees.
-    """
-    for line in reversed(text.splitlines()):
-        found = container_id(line.split(":", 2)[-1])
-        if found:
-            return found
+            above = ("/".join(parts[:i]) for i in range(1, n + 1))
+            return found[1] if all(map(is_roots, above)) else None
     return None
 
 

@@ -24,6 +24,10 @@ OFFSETS = (
     ("file", "private_data"),
     ("files_struct", "fdt"),
     ("inode", "i_mode"),
+    ("kernfs_iattrs", "ia_gid"),
+    ("kernfs_iattrs", "ia_uid"),
+    ("kernfs_node", "iattr"),
+    ("kernfs_node", "mode"),
     ("kernfs_node", "name"),
     ("kernfs_node", "parent", "__parent"),  # renamed in 6.15
     ("mm_struct", "exe_file"),

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from ecs_mappings.event import Container
-from sensor.containers import GRACE_NS, Containers, container_id, container_id_of_proc
+from sensor.containers import GRACE_NS, Containers, container_id
 from sensor.probes import SOURCES
 
 A, B = "0123456789abcdef" * 4, "f" * 64
@@ -32,7 +32,7 @@ A, B = "0123456789abcdef" * 4, "f" * 64
         (f"/machine.slice/libpod-{A}.scope", A),  # podman, systemd
         (f"/machine.slice/libpod-{A}.scope/container", A),  # podman on v2
         (f"/libpod_parent/libpod-{A}", A),  # podman, cgroupfs
-        (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope", A),  # podman, rootless
+        (f"/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{A}.scope", A),  # but see below
         (f"/machine.slice/libpod-conmon-{A}.scope", None),  # the monitor beside it
         (f"/kubepods.slice/crio-conmon-{A}.scope", None),
         ("/", None),
@@ -44,22 +44,22 @@ A, B = "0123456789abcdef" * 4, "f" * 64
     ],
 )
 def test_container_id(path: str, found: str | None) -> None:
-    assert container_id(path) == found
+    assert container_id(path, lambda above: True) == found
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("path", "givens", "found"),
     [
-        (f"0::/system.slice/docker-{A}.scope\n", A),  # v2
-        (f"12:memory:/docker/{A}\n11:cpu,cpuacct:/docker/{A}\n1:name=systemd:/docker/{A}\n0::/\n", A),  # v1
-        (f"2:pids:/docker/{B}\n0::/docker/{A}\n", A),  # hybrid: what the kernel side sees
-        ("0::/init.scope\n", None),
-        ("", None),
-        (":::::\n\n", None),
+        (f"/user.slice/user@1000.service/{A}", {"/user.slice/user@1000.service"}, None),  # whoever calls himself so
+        (f"/user.slice/user@1000.service/app.slice/libpod-{A}.scope", {"/user.slice/user@1000.service"}, None),
+        (f"/user.slice/user@1000.service/{A}/docker/{B}", {"/user.slice/user@1000.service"}, None),
+        (f"/docker/{A}", {f"/docker/{A}"}, A),  # a container's own cgroup may be its user's
+        (f"/docker/{A}/docker/{B}", {f"/docker/{A}", f"/docker/{A}/docker"}, A),
+        (f"/{A}", {""}, None),
     ],
 )
-def test_container_id_of_proc(text: str, found: str | None) -> None:
-    assert container_id_of_proc(text) == found
+def test_a_cgroup_below_one_that_is_not_roots_is_no_container(path: str, givens: set[str], found: str | None) -> None:
+    assert container_id(path, lambda above: above not in givens) == found
 
 
 def test_the_kernel_side_tells_by_the_same_lengths() -> None:
@@ -71,7 +71,8 @@ def test_the_kernel_side_tells_by_the_same_lengths() -> None:
     bare = {len(prefix) + 64 + 1 for prefix in ("", "crio-", "libpod-")}
     assert set(cases) == scopes | bare
     for prefix in forms:
-        assert container_id(f"/{prefix}{A}" if not prefix else f"/{prefix}{A}.scope") == A
+        name = f"/{prefix}{A}.scope" if prefix else f"/{A}"
+        assert container_id(name, lambda above: True) == A
 
 
 def test_a_removed_container_keeps_its_name_for_a_moment() -> None:
