@@ -1,9 +1,20 @@
-/* connect: connect(2) returned on an IPv4 or IPv6 socket, refused or not. Hook: tracepoint sys_exit_connect alone: a
- * call that seccomp refuses never passes sys_enter. The arguments come from the registers. Twin: sensor/probes/connect.py.
+/* connect: connect(2) returned on an IPv4 or IPv6 socket, refused or not, or a SYN went out without one. Twin:
+ * sensor/probes/connect.py.
+ *
+ * Three hooks, because the caller owns the descriptor and the address, and may change both while the call is under way.
+ * sys_enter_connect notes the socket; inet_sock_set_state notes where the kernel sends the SYN; sys_exit_connect reports
+ * what was noted, with the result. A call that seccomp refuses never passes sys_enter: there the registers say what was
+ * wanted. A SYN that no connect(2) is for (a Fast Open send, io_uring) is reported as it goes.
  */
 #include "common.h"
 
-/* /sys/kernel/tracing/events/syscalls/sys_exit_connect/format; the same on every kernel since 4.7. */
+/* /sys/kernel/tracing/events/syscalls/sys_{enter,exit}_connect/format; the same on every kernel since 4.7. */
+struct sys_enter {
+	u64 common;
+	long number;
+	u64 args[6];
+};
+
 struct sys_exit {
 	u64 common;
 	long number;
@@ -32,6 +43,24 @@ struct address {
 };
 
 #define EINPROGRESS 115
+#define IPPROTO_TCP 6
+#define TCP_SYN_SENT 2
+#define TCP_CLOSE 7
+
+/* A connect under way. The destination is there when the SYN is. */
+struct attempt {
+	u64 sock;
+	u16 family;
+	u16 protocol;
+	u16 destination_port; /* network order */
+	u16 sent;
+	u8 destination[16];
+};
+
+/* By tid. No LRU: whoever blocks in many connects must not push out those of others, or his own. When it is full, a SYN
+ * is reported as it goes, and once more at the end if the descriptor is still the socket.
+ */
+BPF_HASH(under_way, u32, struct attempt, 8192);
 
 static __always_inline void map_v4(u8 *to, u32 address)
 {
@@ -40,48 +69,124 @@ static __always_inline void map_v4(u8 *to, u32 address)
 	__builtin_memcpy(to + 12, &address, 4);
 }
 
-/* What the kernel itself connected to: another thread may have rewritten the caller's sockaddr by now. */
-static __always_inline void put_from_sock(struct connect *c, u64 sock)
+/* Returns whether it is an IPv4 or IPv6 socket. */
+static __always_inline bool note_sock(struct attempt *a, u64 sock)
+{
+	a->sock = sock;
+	READ(a->family, sock, sock_common, skc_family);
+	READ(a->protocol, sock, sock, sk_protocol);
+	return a->family == AF_INET || a->family == AF_INET6;
+}
+
+static __always_inline bool note_descriptor(struct attempt *a, u32 fd)
+{
+	u64 file = file_of(fd);
+
+	return file && file_type(file) == S_IFSOCK && note_sock(a, sock_of(file));
+}
+
+/* Where the socket is connected to; all zero when it is not. */
+static __always_inline void note_destination(struct attempt *a)
 {
 	u32 v4 = 0;
 
-	READ(c->source_port, sock, sock_common, skc_num);
-	READ(c->destination_port, sock, sock_common, skc_dport);
-	if (c->family == AF_INET) {
-		READ(v4, sock, sock_common, skc_rcv_saddr);
-		map_v4(c->source, v4);
-		READ(v4, sock, sock_common, skc_daddr);
-		map_v4(c->destination, v4);
+	READ(a->destination_port, a->sock, sock_common, skc_dport);
+	if (a->family == AF_INET) {
+		READ(v4, a->sock, sock_common, skc_daddr);
+		map_v4(a->destination, v4);
 	} else {
-		READ(c->source, sock, sock_common, skc_v6_rcv_saddr);
-		READ(c->destination, sock, sock_common, skc_v6_daddr);
+		READ(a->destination, a->sock, sock_common, skc_v6_daddr);
 	}
 }
 
-static __always_inline bool is_zero(struct connect *c)
+static __always_inline bool is_nowhere(struct attempt *a)
 {
-	u64 *d = (u64 *)c->destination;
+	u64 *d = (u64 *)a->destination;
 
-	return !d[0] && (!d[1] || d[1] == 0xffff0000);
+	return !a->destination_port && !d[0] && (!d[1] || d[1] == 0xffff0000);
 }
 
-static __always_inline void put_from_caller(struct connect *c, struct address *a)
+/* Where the caller wanted to. Returns whether it is an address to connect to. */
+static __always_inline bool note_wanted(struct attempt *a, void *caller)
 {
-	c->destination_port = a->port;
-	if (a->family == AF_INET)
-		map_v4(c->destination, a->v4_or_flow);
+	struct address wanted = {};
+
+	/* A sockaddr_in has only 16 bytes, which may end its page. */
+	if (bpf_probe_read_user(&wanted, sizeof(wanted), caller))
+		bpf_probe_read_user(&wanted, 16, caller);
+	a->destination_port = wanted.port;
+	if (wanted.family == AF_INET)
+		map_v4(a->destination, wanted.v4_or_flow);
 	else
-		__builtin_memcpy(c->destination, a->v6, 16);
+		__builtin_memcpy(a->destination, wanted.v6, 16);
+	return wanted.family == AF_INET || wanted.family == AF_INET6;
+}
+
+static __always_inline int report(struct attempt *a, s32 result)
+{
+	struct scratch *s = begin(PROBE_connect);
+	struct connect *c;
+	u32 position, v4 = 0;
+
+	if (!s)
+		return 0;
+	c = (struct connect *)s->body;
+	__builtin_memset(c, 0, sizeof(*c));
+	c->result = result;
+	c->family = a->family;
+	c->protocol = a->protocol;
+	c->destination_port = a->destination_port;
+	__builtin_memcpy(c->destination, a->destination, 16);
+	READ(c->source_port, a->sock, sock_common, skc_num);
+	if (a->family == AF_INET) {
+		READ(v4, a->sock, sock_common, skc_rcv_saddr);
+		map_v4(c->source, v4);
+	} else {
+		READ(c->source, a->sock, sock_common, skc_v6_rcv_saddr);
+	}
+	position = put_executable(s, sizeof(struct connect), &c->executable_cut);
+	c->executable_size = position - sizeof(struct connect);
+	return send(s, PROBE_connect, position);
+}
+
+int tocsin_connect_begins(struct sys_enter *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct attempt a = {};
+
+	if (note_descriptor(&a, ctx->args[0]))
+		under_way.update(&tid, &a);
+	return 0;
+}
+
+/* For every change of a TCP socket's state, so the two numbers come first. Only this one change matters; it always
+ * happens in the process that asked for it. Multipath TCP's own socket changes too, but its TCP socket is what sends.
+ */
+int tocsin_connect_sends(struct bpf_raw_tracepoint_args *ctx)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+	struct attempt a = {}, *known;
+
+	if ((u32)ctx->args[1] != TCP_CLOSE || (u32)ctx->args[2] != TCP_SYN_SENT)
+		return 0;
+	if (!note_sock(&a, ctx->args[0]) || a.protocol != IPPROTO_TCP)
+		return 0;
+	note_destination(&a);
+	a.sent = 1;
+	known = under_way.lookup(&tid);
+	if (!known)
+		return report(&a, -EINPROGRESS);
+	*known = a;
+	return 0;
 }
 
 int tocsin_connect(struct sys_exit *ctx)
 {
 	struct pt_regs *regs = (void *)bpf_task_pt_regs(bpf_get_current_task_btf());
-	u64 fd = 0, caller = 0, file, sock;
-	struct address a = {};
-	struct scratch *s;
-	struct connect *c;
-	u32 position;
+	bool failed = ctx->result && ctx->result != -EINPROGRESS;
+	u32 tid = bpf_get_current_pid_tgid();
+	struct attempt a = {}, *known = under_way.lookup(&tid);
+	u64 fd = 0, caller = 0;
 
 #if defined(__x86_64__)
 	bpf_probe_read_kernel(&fd, 8, &regs->di);
@@ -90,32 +195,19 @@ int tocsin_connect(struct sys_exit *ctx)
 	bpf_probe_read_kernel(&fd, 8, &regs->orig_x0);
 	bpf_probe_read_kernel(&caller, 8, &regs->regs[1]);
 #endif
-	file = file_of((u32)fd);
-	if (!file || file_type(file) != S_IFSOCK)
+	if (known) {
+		a = *known;
+		under_way.delete(&tid);
+	} else if (!note_descriptor(&a, fd)) {
 		return 0;
-	sock = sock_of(file);
-	s = begin(PROBE_connect);
-	if (!s)
-		return 0;
-	c = (struct connect *)s->body;
-	__builtin_memset(c, 0, sizeof(*c));
-	c->result = ctx->result;
-	READ(c->family, sock, sock_common, skc_family);
-	READ(c->protocol, sock, sock, sk_protocol);
-	if (c->family != AF_INET && c->family != AF_INET6)
-		return 0;
-	put_from_sock(c, sock);
-	if (c->result && c->result != -EINPROGRESS) {
-		/* A sockaddr_in has only 16 bytes, which may end its page. */
-		if (bpf_probe_read_user(&a, sizeof(a), (void *)caller))
-			bpf_probe_read_user(&a, 16, (void *)caller);
-		if (a.family != AF_INET && a.family != AF_INET6)
-			return 0;
-		put_from_caller(c, &a);
-	} else if (!c->destination_port && is_zero(c)) {
-		return 0; /* AF_UNSPEC: the socket was disconnected */
 	}
-	position = put_executable(s, sizeof(struct connect), &c->executable_cut);
-	c->executable_size = position - sizeof(struct connect);
-	return send(s, PROBE_connect, position);
+	if (failed && !a.sent) {
+		if (!note_wanted(&a, (void *)caller))
+			return 0;
+	} else if (!a.sent) {
+		note_destination(&a);
+		if (is_nowhere(&a))
+			return 0; /* AF_UNSPEC: the socket was disconnected */
+	}
+	return report(&a, ctx->result);
 }

@@ -38,7 +38,8 @@ DATASETS: Mapping[str, Dataset] = {
             "connect": Action(
                 ("connection", "start"),
                 "A process asked for a connection, and the call returned. `event.outcome` is failure when it was "
-                "refused, with the errno in `error.code`. UDP has no connection: the call only sets the peer.",
+                "refused, with the errno in `error.code`. TCP that goes out without the call (Fast Open, io_uring) is "
+                "told of as it goes. UDP has no connection: the call only sets the peer.",
             ),
         },
         "Connections, seen in the kernel.",

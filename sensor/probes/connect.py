@@ -1,13 +1,15 @@
-"""connect: connect(2) returned on an IPv4 or IPv6 socket. The twin of bpf/connect.c.
+"""connect: connect(2) returned on an IPv4 or IPv6 socket, or TCP sent its SYN without. The twin of bpf/connect.c.
 
 One event per call, when it returns: a connect that blocks is seen when it stops blocking. Success is 0 and
 EINPROGRESS (a non-blocking socket has sent its SYN); anything else is a failure with the errno's name in error.code.
+The socket is the one the call began with, the destination the one the kernel sent the SYN to, whatever other threads
+do with the descriptor and the address meanwhile. A SYN that no connect(2) is for, as a Fast Open send's, io_uring's or
+a 32-bit call's, is a success when it goes; its source has no port yet.
 UDP's connect only sets the peer and always succeeds. An address ::ffff:a.b.c.d is reported as the IPv4 address it is.
 Unix sockets and AF_UNSPEC (which disconnects) are no connections.
 
-Not seen: what io_uring or a 32-bit program connects; datagrams and TCP fast open, which sendto(2) sends without a
-connect. The socket is the one that the descriptor names at the end of the call: a second thread that puts another one
-there in between shows that one's peer.
+Not seen: what is sent without a connection (UDP datagrams to an address given with them, raw and packet sockets, SCTP),
+and where else than TCP io_uring or a 32-bit call connects to.
 """
 
 from __future__ import annotations
@@ -25,7 +27,12 @@ from sensor.sighting import Hook, Scene, Sighting
 DATASET = "tocsin.network"
 CATEGORY = ["network"]
 TYPE = ["connection", "start"]
-HOOKS = (Hook("tracepoint", "syscalls:sys_exit_connect", "tocsin_connect"),)
+HOOKS = (
+    Hook("tracepoint", "syscalls:sys_exit_connect", "tocsin_connect"),
+    Hook("tracepoint", "syscalls:sys_enter_connect", "tocsin_connect_begins"),
+    Hook("raw_tracepoint", "inet_sock_set_state", "tocsin_connect_sends"),
+)
+"""In this order: what is noted has its reader before it has a writer."""
 OFFSETS = (
     ("sock", "sk_protocol"),
     ("sock_common", "skc_daddr"),
@@ -82,7 +89,7 @@ def _network(protocol: int, is_v4: bool) -> Network:
     return found
 
 
-def _endpoint(address: bytes, port: int) -> Endpoint:
+def _endpoint(address: bytes, port: int | UnsetType) -> Endpoint:
     if address.startswith(_MAPPED):
         ip = socket.inet_ntop(socket.AF_INET, address[12:])
     else:
@@ -94,7 +101,7 @@ def _source(address: bytes, port: int) -> Endpoint | UnsetType:
     """Absent as far as the kernel has not chosen it."""
     if not any(address[12:]) and (address.startswith(_MAPPED) or not any(address)):
         return Endpoint(port=port) if port else UNSET
-    return _endpoint(address, port)
+    return _endpoint(address, port or UNSET)
 
 
 def _code(number: int) -> str:
