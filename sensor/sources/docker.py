@@ -17,12 +17,12 @@ import socket
 import threading
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import Any
 
 import docker
 import msgspec
-import requests
-from docker.errors import DockerException, NotFound
+from docker.errors import NotFound
 
 from ecs_mappings.event import Container, ImageHash, SecurityContext
 from sensor.frames import ContainerFact, Frame, FrameQueue, frame_of
@@ -36,8 +36,6 @@ OLDEST_API = "1.24"
 RETRY_S = (0.2, 0.5, 1.0, 2.0)
 MAX_QUESTIONS = 1024
 MAX_DIGESTS = 16
-ERRORS = (DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError, AttributeError)
-"""What the SDK raises, and what answers provoke that are not Docker's."""
 
 
 class DockerSource:
@@ -56,6 +54,8 @@ class DockerSource:
         self._stream: Any = None
         self._seen: OrderedDict[tuple[object, ...], None] = OrderedDict()
         self._told: set[str] = set()
+        self._mixed: dict[str, frozenset[str]] = {}
+        """By container, of those few whose labels replace what Docker says; both threads add."""
         self._last_ns = time.time_ns()
         self._images: OrderedDict[str, tuple[str, ...]] = OrderedDict()
         self._threads = [
@@ -109,7 +109,7 @@ class DockerSource:
                     for event in self._stream:
                         self._take_any(event)
                 self._disconnect("dockerd closed the event stream")
-            except ERRORS as e:
+            except Exception as e:  # nobody starts this thread again: whatever an answer provokes, it goes on
                 self._disconnect(_reason(e))
             self._stopping.wait(RETRY_S[min(failures, len(RETRY_S) - 1)])
             failures += 1
@@ -136,12 +136,13 @@ class DockerSource:
         """What is no event of Docker's goes on as it is, to be counted and reported where records are understood."""
         try:
             self._take(event)
-        except ERRORS:
+        except Exception:
             self._queue.put(Frame("lifecycle", repr(event)[:1024].encode()))
 
     def _take(self, event: dict[str, Any]) -> None:
-        """`since` repeats the events of its own instant: those are dropped."""
-        fact = lifecycle.fact_of(event)
+        """`since` repeats the events of its own instant: those are dropped. Who the container is comes first: it must
+        be known also when the rest is odd."""
+        container_id = lifecycle.container_of(event)
         at = int(event.get("timeNano", 0))
         key = (at, event.get("Type"), event.get("Action"), (event.get("Actor") or {}).get("ID"))
         if key in self._seen:
@@ -152,13 +153,20 @@ class DockerSource:
         self._last_ns = max(self._last_ns, at)
         born = lifecycle.born(event)
         if born is not None:
+            self._mix(container_id, event["Actor"]["Attributes"])
             self._queue.put(frame_of(ContainerFact(born.id, born)))
         if lifecycle.changes_container(event):
-            self.ask(lifecycle.container_of(event))
+            self.ask(container_id)
+        fact = lifecycle.fact_of(event, self._mixed.get(container_id, ()))
         if fact is not None:
             self._queue.put(frame_of(fact))
         if lifecycle.is_removal(event):
-            self._remove(lifecycle.container_of(event))
+            self._remove(container_id)
+
+    def _mix(self, container_id: str, labels: Collection[str]) -> None:
+        mixed = lifecycle.mixed_in(labels)
+        if mixed:
+            self._mixed[container_id] = mixed
 
     # The thread that answers
 
@@ -172,7 +180,7 @@ class DockerSource:
                     self._tell(client, question)
                 else:
                     self._list(client)
-            except ERRORS as e:
+            except Exception as e:
                 if client is not None:
                     client.close()
                 client = None
@@ -201,10 +209,12 @@ class DockerSource:
 
     def _remove(self, container_id: str) -> None:
         self._told.discard(container_id)
+        self._mixed.pop(container_id, None)
         self._queue.put(frame_of(ContainerFact(container_id, removed=True)))
 
     def _container(self, client: Any, inspected: dict[str, Any]) -> Container:
         config = inspected["Config"]
+        self._mix(str(inspected["Id"]), config["Labels"] or {})
         named = lifecycle.container(
             str(inspected["Id"]), str(inspected["Name"]).removeprefix("/"), str(config["Image"]), config["Labels"] or {}
         )

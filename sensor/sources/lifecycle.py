@@ -1,12 +1,20 @@
-"""Docker's event messages as facts: which of them become events, and under which name. Owns the table."""
+"""Docker's event messages as facts: which of them become events, and under which name. Owns the table.
+
+Docker puts a container's labels, which the author of its image writes too, among the attributes of its messages. Its
+own `name` and `image` replace labels of that name (a container made without an image has its label's until it is
+inspected); labels named `exitCode`, `execID` or `signal` replace Docker's own. So dockerd 20.10 does it. Hence these
+are read only where Docker sends them, in the form it sends them, and not of a container that has such a label.
+"""
 
 from __future__ import annotations
 
+import re
 import signal
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from msgspec import UNSET, UnsetType
+import msgspec
+from msgspec import UNSET
 
 from ecs_mappings.event import Container, ContainerDetail, Image, Process
 from sensor.frames import LifecycleFact
@@ -41,6 +49,23 @@ ACTIONS = {
 """(Docker's type, its action) -> (event.action, event.type). What is not here becomes no event: exec_create (exec_start
 follows), resize, top, health_status and the like are the noise of every day."""
 
+_DETAILS = {
+    "die": ("exitCode",),
+    "kill": ("signal",),
+    "exec_start": ("execID",),
+    "exec_die": ("execID", "exitCode"),
+}
+"""What Docker itself says besides name and image, by action."""
+_FIELDS = {
+    "exitCode": "tocsin.container.exit_code",
+    "execID": "tocsin.container.exec_id",
+    "signal": "tocsin.container.signal",
+}
+_MIXED = frozenset(_FIELDS)
+_EXEC_ID = re.compile("[0-9a-f]{64}")
+_SMALL_NUMBER = re.compile("[0-9]{1,3}")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+
 _CHANGES = {"create", "start", "rename", "update"}
 MAX_TEXT = 8192
 MAX_LABELS, MAX_LABEL_TEXT = 64, 256
@@ -48,31 +73,50 @@ MAX_LABELS_TEXT = 8192
 """All labels come with every event of the container."""
 
 
-def fact_of(event: Mapping[str, Any]) -> LifecycleFact | None:
-    """None for what becomes no event. Raises ValueError, TypeError or AttributeError for what Docker never sends."""
+def fact_of(event: Mapping[str, Any], mixed: Collection[str] = ()) -> LifecycleFact | None:
+    """None for what becomes no event. `mixed` is what mixed_in() gave for the container. A detail that is not to be
+    believed is left out and named in `truncated`. Raises ValueError, TypeError or AttributeError for what Docker never
+    sends."""
     action, command = _action(event)
     known = ACTIONS.get((str(event.get("Type")), action))
     if known is None:
         return None
     actor = event.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
-    exit_code = attributes.get("exitCode")
+    is_network = event.get("Type") == "network"
+    network = _clean(attributes.get("name", ""), MAX_LABEL_TEXT) if is_network else UNSET
+    detail, odd = _detail(attributes, _DETAILS.get(action, ()), mixed)
     container_id = container_of(event)
     return LifecycleFact(
         time_ns=int(event["timeNano"]),
         action=known[0],
         type=known[1],
         id=container_id,
-        detail=ContainerDetail(
-            exec_id=attributes.get("execID", UNSET),
-            exit_code=int(exit_code) if exit_code is not None else UNSET,
-            signal=_signal_name(attributes.get("signal")),
-            network=str(attributes.get("name", ""))[:256] if event.get("Type") == "network" else UNSET,
-        ),
-        message=f"{known[0]}: {str(attributes.get('name') or actor.get('ID'))[:512]}" if not container_id else "",
-        process=Process(command_line=command[:MAX_TEXT]) if command else None,
-        truncated=["process.command_line"] if len(command) > MAX_TEXT else [],
+        detail=msgspec.structs.replace(detail, network=network),
+        message="" if container_id else f"{known[0]}: {network or _clean(actor.get('ID', ''), 512)}",
+        process=Process(command_line=_clean(command, MAX_TEXT)) if command else None,
+        truncated=[*odd, "process.command_line"] if len(command) > MAX_TEXT else odd,
     )
+
+
+def mixed_in(labels: Collection[str]) -> frozenset[str]:
+    """Which of Docker's own attributes these labels of a container replace in all messages about it."""
+    return _MIXED.intersection(labels)
+
+
+def _detail(
+    attributes: Mapping[str, Any], sent: Collection[str], mixed: Collection[str]
+) -> tuple[ContainerDetail, list[str]]:
+    """And the fields left out because what is there is not Docker's."""
+    there = {key: str(attributes[key]) for key in sent if key in attributes and key not in mixed}
+    exec_id, code, number = there.get("execID", ""), there.get("exitCode", ""), there.get("signal", "")
+    detail = ContainerDetail(
+        exec_id=exec_id if _EXEC_ID.fullmatch(exec_id) else UNSET,
+        exit_code=int(code) if _SMALL_NUMBER.fullmatch(code) and int(code) < 256 else UNSET,
+        signal=_signal_name(int(number)) if _SMALL_NUMBER.fullmatch(number) else UNSET,
+    )
+    read = {"execID": detail.exec_id, "exitCode": detail.exit_code, "signal": detail.signal}
+    return detail, [_FIELDS[key] for key in sent if key in attributes and read[key] is UNSET]
 
 
 def container_of(event: Mapping[str, Any]) -> str:
@@ -103,10 +147,10 @@ def born(event: Mapping[str, Any]) -> Container | None:
 
 
 def container(container_id: str, name: str, image: str, labels: Mapping[str, Any]) -> Container:
-    base, tag = image_name(image)
+    base, tag = image_name(_clean(image, MAX_TEXT))
     return Container(
         id=container_id,
-        name=name[:MAX_LABEL_TEXT],
+        name=_clean(name, MAX_LABEL_TEXT),
         runtime="docker",
         image=Image(name=base, tag=[tag] if tag else UNSET),
         labels=_some(labels) or UNSET,
@@ -118,8 +162,10 @@ def _some(labels: Mapping[str, Any]) -> dict[str, str]:
     another key."""
     kept: dict[str, str] = {}
     room = MAX_LABELS_TEXT
-    for key in sorted(labels, key=lambda key: (not key.startswith("tocsin."), key)):
-        value = str(labels[key])[:MAX_LABEL_TEXT]
+    for raw in sorted(labels, key=lambda key: (not key.startswith("tocsin."), key)):
+        key, value = _clean(raw, MAX_LABEL_TEXT + 1), _clean(labels[raw], MAX_LABEL_TEXT)
+        if key != raw and key in labels:
+            continue
         room -= len(key) + len(value)
         if len(key) > MAX_LABEL_TEXT or room < 0:
             room += len(key) + len(value)
@@ -141,10 +187,14 @@ def _action(event: Mapping[str, Any]) -> tuple[str, str]:
     return (action, rest) if action.startswith("exec_") else (action, "")
 
 
-def _signal_name(number: object) -> str | UnsetType:
-    if number is None:
-        return UNSET
+def _signal_name(number: int) -> str:
     try:
-        return signal.Signals(int(str(number))).name
+        return signal.Signals(number).name
     except ValueError:
-        return str(number)[:16]
+        return str(number)
+
+
+def _clean(text: object, most: int) -> str:
+    """At most `most` characters of it. NUL and lone surrogates, which no store takes, become U+FFFD: without them it
+    could be another name."""
+    return _NO_TEXT.sub("\ufffd", str(text)[:most])

@@ -12,9 +12,12 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
+from ecs_mappings.event import ContainerDetail
 from sensor.frames import ContainerFact, Fact, FrameQueue, LifecycleFact, fact_of
 from sensor.sources.docker import DockerSource
+from tocsin.errors import TocsinError
 from tocsin.lab import Container, Lab
+from tocsin.lab.runs import LABEL
 
 pytestmark = pytest.mark.docker
 
@@ -186,3 +189,37 @@ def test_a_container_that_went_unseen_is_removed(lab: Lab, told: Told, wire: Wir
     wire.mend()
     told.wait_for(gone(short.id))
     assert not any(happened("removed", short.id)(f) for f in told.facts)
+
+
+def test_an_image_authors_labels_forge_nothing(lab: Lab, told: Told) -> None:
+    """What dockerd itself makes of labels with the names of its own attributes, and of what no store takes."""
+    labels = {"exitCode": "0", "execID": "ee" * 32, "signal": "2", "name": "victim", "image": "other"}
+    forger, honest = lab.container("forger", labels=labels), lab.container("honest")
+    for container in (forger, honest):
+        with contextlib.suppress(TocsinError):
+            container.run("sh", "-c", "exit 3")
+        container.remove()
+    details = {}
+    for container in (forger, honest):
+        told.wait_for(gone(container.id))
+        for action in ("exec_started", "exec_ended", "signalled", "died"):
+            fact = told.wait_for(happened(action, container.id))
+            assert isinstance(fact, LifecycleFact) and fact.detail
+            details[container.name, action] = fact.detail
+    assert all(detail == ContainerDetail() for (name, _), detail in details.items() if name == forger.name)
+    assert details[honest.name, "exec_ended"].exit_code == 3 and details[honest.name, "died"].exit_code == 137
+    assert details[honest.name, "exec_ended"].exec_id == details[honest.name, "exec_started"].exec_id
+    assert details[honest.name, "signalled"].signal == "SIGKILL"
+    names = [f.container for f in told.facts if isinstance(f, ContainerFact) and f.id == forger.id and f.container]
+    assert {n.name for n in names} == {forger.name}
+    assert {n.image.name for n in names if n.image} == {lab.image.partition(":")[0]}
+
+
+def test_labels_that_no_store_takes_are_taken(lab: Lab, told: Told) -> None:
+    with contextlib.closing(APIClient(version="1.41")) as client:
+        labels = {"a\0b": "c\0", LABEL: lab.run}
+        made = client.create_container(lab.image, ["true"], labels=labels)["Id"]
+        client.remove_container(made)
+    told.wait_for(gone(made))
+    found = [f.container.labels for f in told.facts if isinstance(f, ContainerFact) and f.id == made and f.container]
+    assert found and all(labels == {"a\ufffdb": "c\ufffd", LABEL: lab.run} for labels in found)
