@@ -139,6 +139,14 @@ python_ready() {
   echo "$wanted" >"$stamp"
 }
 
+# All processes but the sensor run as it. Its own group, because run_dir and state_dir are open to that.
+user_ready() {
+  id tocsin >/dev/null 2>&1 && return
+  packages "useradd" passwd
+  say "add the system user tocsin: only the sensor stays root"
+  quietly "adding the user tocsin" useradd --system --user-group --no-create-home --shell /usr/sbin/nologin tocsin
+}
+
 # All that Tocsin needs to run.
 install_tocsin() {
   packages "what an installation needs" ca-certificates iproute2

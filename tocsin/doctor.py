@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tocsin import link, running
+from tocsin import link, privileges, running
 from tocsin.errors import RetryLater, TocsinError
 from tocsin.settings import Settings
 
@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
 def examine(settings: Settings) -> Iterator[Check]:
     """Every check, as it is done; each guarded, so one that breaks is itself a finding and hides no other."""
-    for look in (_sensor, _docker, _directories, _disk, _memory, _clock, _sockets, _inputs, _store):
+    for look in (_sensor, _docker, _rights, _directories, _disk, _memory, _clock, _sockets, _inputs, _store):
         yield from _guarded(look, settings)
 
 
@@ -80,12 +80,24 @@ def _daemon(name: str, url: str) -> Iterator[Check]:
     yield Check(name, "warn" if old else "ok", detail, "update Docker to 20.10 or newer" if old else "")
 
 
+def _rights(settings: Settings) -> Iterator[Check]:
+    names = ", ".join(privileges.UNPRIVILEGED)
+    if os.geteuid() != 0:
+        yield Check("least privilege", "warn", "only root can look whether processes can give it up", "run as root")
+        return
+    hindrances = privileges.hindrances(settings)
+    for (reason, remedy), processes in hindrances.items():
+        yield Check("least privilege", "warn", f"{', '.join(processes)}: must stay root: {reason}", remedy)
+    if not hindrances:
+        yield Check("least privilege", "ok", f"{names} give up root for the user {settings.paths.user}")
+
+
 def _directories(settings: Settings) -> Iterator[Check]:
     for name, path in {"state_dir": settings.paths.state_dir, "run_dir": settings.paths.run_dir}.items():
         there = _nearest(path)
         if not os.access(there, os.W_OK | os.X_OK):
             yield Check(name, "fail", f"{there} is not writable for this user", f"run as root, or set [paths] {name}")
-        elif path.exists() and path.stat().st_mode & 0o077:
+        elif path.exists() and not privileges.is_private(path, settings):
             mode = path.stat().st_mode & 0o777
             yield Check(name, "warn", f"{path} is open to others (mode {mode:04o})", f"chmod 0700 {path}")
         else:
@@ -145,7 +157,9 @@ def _sockets(settings: Settings) -> Iterator[Check]:
     serving = [name for name in processes.names() if link.in_use(settings.socket(name))]
     supervisor = running.read_state(settings.paths.run_dir)
     if supervisor is not None:
-        yield Check("processes", "ok", f"`tocsin up` runs (pid {supervisor['pid']}); answering: {', '.join(serving)}")
+        users = {name: running.user_of(child["pid"]) for name, child in supervisor["processes"].items()}
+        answering = ", ".join(f"{name} as {users.get(name) or '?'}" for name in serving)
+        yield Check("processes", "ok", f"`tocsin up` runs (pid {supervisor['pid']}); answering: {answering}")
     elif serving:
         remedy = "stop them before `tocsin up`, or set another run_dir"
         yield Check("processes", "warn", f"running without a supervisor: {', '.join(serving)}", remedy)
@@ -182,9 +196,7 @@ def _store(settings: Settings) -> Iterator[Check]:
             remedy = "start it, or set [store] url; until then events wait in the spool"
             yield Check("store", "warn", f"{found.place}: {found.problem}", remedy)
         else:
-            yield Check(
-                "store", "fail", f"{found.place}: {found.problem}", "let [store] url name a usable file"
-            )
+            yield Check("store", "fail", f"{found.place}: {found.problem}", "let [store] url name a usable file")
         return
     missing = [name for name, there in found.features.items() if not there]
     without = f"; without {', '.join(missing)}" if missing else ""

@@ -46,6 +46,7 @@ def _process(settings: Settings, name: str, child: dict[str, Any] | None) -> dic
         "problem": problem,
         "state": known.get("state", "running" if answer is not None else "down"),
         "pid": known.get("pid"),
+        "user": running.user_of(known.get("pid")),
         "uptime_s": round(time.time() - known["started_at"], 1) if known.get("pid") else None,
         "restarts": known.get("restarts"),
         "last_exit": known.get("last_exit"),

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tocsin.settings import CorrelatorSettings, PlaybookSettings, Settings, secret
+from tocsin.settings import CorrelatorSettings, PlaybookSettings, Settings
 
 if TYPE_CHECKING:
     from correlator.ruleset import RuleSet
@@ -33,18 +32,18 @@ def playbook_directories(settings: Settings) -> list[Path]:
     return [SHIPPED, *_chosen(settings.playbooks.playbooks, PlaybookSettings.model_fields["playbooks"].default)]
 
 
-def load_playbooks(settings: Settings, rules: RuleSet | None = None, *, secrets: bool = True) -> list[Playbook]:
+def load_playbooks(
+    settings: Settings, rules: RuleSet | None = None, *, secrets: Callable[[str], str] | None = None
+) -> list[Playbook]:
     """The shipped playbooks and the user's, which stand in for shipped ones of the same file name.
 
-    With `rules`, each rule that a playbook names must be there; with `secrets`, each secret must be readable.
+    With `rules`, each rule that a playbook names must be there; with `secrets`, which reads one, each secret too.
     ConfigError with every problem of every file.
     """
     from playbooks import schema
 
     names = None if rules is None else rule_names(rules)
-    return schema.load(
-        playbook_directories(settings), secrets=partial(secret, settings) if secrets else None, rules=names
-    )
+    return schema.load(playbook_directories(settings), secrets=secrets, rules=names)
 
 
 def _chosen(directories: Sequence[Path], default: Sequence[Path]) -> list[Path]:

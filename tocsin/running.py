@@ -7,6 +7,7 @@ import fcntl
 import json
 import logging
 import os
+import pwd
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -29,7 +30,7 @@ def only_one(run_dir: Path) -> Iterator[None]:
     When the last supervisor was killed its children are given the time to notice.
     """
     run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(run_dir / LOCK_FILE, "a+") as lock:
+    with open(run_dir / LOCK_FILE, "a+", opener=_no_link) as lock:
         if not _locked(lock):
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
@@ -46,6 +47,11 @@ def only_one(run_dir: Path) -> Iterator[None]:
             (run_dir / STATE_FILE).unlink(missing_ok=True)
 
 
+def _no_link(path: str, flags: int) -> int:
+    """An unprivileged process may write to run_dir too: it must not lead root to another file."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 def publish(run_dir: Path, state: Mapping[str, Any]) -> None:
     """Puts pids and restarts where `read_state` finds them: the old ones or the new ones, never half of them.
 
@@ -53,7 +59,9 @@ def publish(run_dir: Path, state: Mapping[str, Any]) -> None:
     """
     temporary = run_dir / f"{STATE_FILE}.new"
     try:
-        temporary.write_text(json.dumps(state))
+        temporary.unlink(missing_ok=True)
+        with open(temporary, "x") as new:  # never through a link: an unprivileged process may write to run_dir too
+            new.write(json.dumps(state))
         temporary.replace(run_dir / STATE_FILE)
     except OSError as e:
         log.warning("%s cannot be written (%s): `tocsin status` shows older pids", temporary, e.strerror)
@@ -67,6 +75,19 @@ def read_state(run_dir: Path) -> dict[str, Any] | None:
         return None
     # A supervisor that waits for the orphans of a killed one has the lock, and the dead one's file still lies there.
     return state if isinstance(state, dict) and state.get("pid") == _holder(run_dir) else None
+
+
+def user_of(pid: int | None) -> str | None:
+    """Name of the user that a process runs as, its number when it has no name; None when there is no such process."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    uid = int(status.partition("\nUid:")[2].split()[1])  # the effective one; the directory's owner tells less
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def _holder(run_dir: Path) -> int | None:

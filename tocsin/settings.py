@@ -28,7 +28,12 @@ class _Section(BaseModel):
 
 class Paths(_Section):
     state_dir: Path = Field(Path("/var/lib/tocsin"), description="Spool, ledger, evidence, snapshots, SQLite store.")
-    run_dir: Path = Field(Path("/run/tocsin"), description="Unix sockets; made with mode 0700.")
+    run_dir: Path = Field(Path("/run/tocsin"), description="Unix sockets; closed to all but root and the user.")
+    user: str = Field(
+        "tocsin",
+        pattern=r"^[a-z_][a-z0-9_-]{0,31}$",
+        description="System user that all processes but the sensor become when root starts them.",
+    )
 
 
 class StoreSettings(_Section):

@@ -10,7 +10,7 @@ import signal
 import sys
 from pathlib import Path
 
-from tocsin import link, processes
+from tocsin import link, privileges, processes
 from tocsin.errors import RetryLater, TocsinError
 from tocsin.logs import Style
 from tocsin.printable import printable
@@ -29,6 +29,10 @@ def run(settings: Settings, config: Path | None, style: Style) -> None:
     os.umask(0o077)
     for name in START_ORDER:
         processes.make_directories(settings, name)
+    for hindrance, names in privileges.hindrances(settings).items():
+        log.warning(
+            "%s: must stay root: %s. To mend it: %s", ", ".join(names), *hindrance, extra={"event.action": "root_kept"}
+        )
     base = [sys.executable, "-P", "-m", "tocsin", "start"]
     options = ["--supervised", "--log", style, *(["--config", str(config)] if config else [])]
     supervisor = Supervisor(

@@ -15,6 +15,7 @@ import pytest
 from tocsin import health
 from tocsin.errors import TocsinError
 from tocsin.lab.instance import Instance
+from tocsin.privileges import is_private
 
 pytestmark = [pytest.mark.kernel, pytest.mark.docker]
 
@@ -55,7 +56,7 @@ def test_all_is_well_and_said_so(running: Instance) -> None:
 
 def test_private_directories(running: Instance) -> None:
     for path in (running.settings.paths.run_dir, running.settings.paths.state_dir):
-        assert path.stat().st_mode & 0o777 == 0o700
+        assert is_private(path, running.settings)
 
 
 @pytest.mark.parametrize("name", PROCESSES)

@@ -27,7 +27,7 @@ def _names(incomplete: str) -> list[str]:
     from tocsin.settings import load
 
     try:
-        return [p.name for p in load_playbooks(load(), secrets=False) if p.name.startswith(incomplete)]
+        return [p.name for p in load_playbooks(load()) if p.name.startswith(incomplete)]
     except TocsinError:  # the shell is waiting for words, not for complaints
         return []
 
@@ -54,7 +54,7 @@ def check(paths: Paths = None, config: Config = None, as_json: Json = False) -> 
     def load() -> list[Playbook]:
         if paths:
             return schema.load(paths, secrets=partial(secret, loaded), rules=rule_names(rules))
-        return load_playbooks(loaded, rules)
+        return load_playbooks(loaded, rules, secrets=partial(secret, loaded))
 
     for playbook in loaded_or_told(load, as_json):
         if as_json:
@@ -75,7 +75,7 @@ def list_playbooks(config: Config = None, as_json: Json = False) -> None:
 
     loaded = settings(config)
     ceiling = Mode(loaded.playbooks.mode)
-    found = [(p, p.document.mode.lowered_to(ceiling)) for p in load_playbooks(loaded, secrets=False)]
+    found = [(p, p.document.mode.lowered_to(ceiling)) for p in load_playbooks(loaded)]
     if as_json:
         for playbook, mode in found:
             print_json(
@@ -102,7 +102,7 @@ def explain(
     from tocsin.inputs import load_playbooks
     from tocsin.terminal import print_json, print_text
 
-    found = {p.name: p for p in load_playbooks(settings(config), secrets=False)}
+    found = {p.name: p for p in load_playbooks(settings(config))}
     if name not in found:
         raise UsageError(f"there is no playbook {name!r}; there are {', '.join(found) or 'none'}")
     playbook = found[name]

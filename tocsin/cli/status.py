@@ -35,11 +35,11 @@ def _print(found: dict[str, Any]) -> None:
     from tocsin.terminal import print_state, print_table, print_text, state
 
     rows = (
-        (name, state("running" if p["answers"] else p["state"] if p["state"] != "running" else "down"), p["pid"],
-         "" if p["uptime_s"] is None else ago(p["uptime_s"]), p["restarts"])
+        (name, state("running" if p["answers"] else p["state"] if p["state"] != "running" else "down"), p["user"],
+         p["pid"], "" if p["uptime_s"] is None else ago(p["uptime_s"]), p["restarts"])
         for name, p in found["processes"].items()
     )  # fmt: skip
-    print_table(("PROCESS", "STATE", "PID>", "UP>", "RESTARTS>"), rows)
+    print_table(("PROCESS", "STATE", "USER", "PID>", "UP>", "RESTARTS>"), rows)
     for name, process in found["processes"].items():
         if process["status"]:
             for line in _DETAILS[name](process["status"]):

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from store import Store
-from tocsin import link, running, settings, storage
+from tocsin import link, privileges, running, settings, storage
 from tocsin.errors import TocsinError
 from tocsin.lab import runs
 
@@ -51,10 +51,12 @@ class Instance:
         own = {"playbooks": [_written(self.directory / "playbooks", playbooks or {})]}
         given = dict(sections or {})
         given["playbooks"] = {**own, **given.get("playbooks", {})}
-        self._config.write_text(_toml({**_paths(self.directory), **given}))
+        given["paths"] = {**_paths(self.directory), **given.get("paths", {})}
+        self._config.write_text(_toml(given))
         kept = {key: value for key, value in os.environ.items() if not key.startswith(settings.PREFIX)}
         self._environ = {**kept, **(environ or {})}
         self.settings = settings.load(self._config, self._environ)
+        privileges.let_in(self.directory, self.settings)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Instance:
@@ -197,8 +199,8 @@ def _written(directory: Path, files: Mapping[str, str]) -> Path:
     return directory
 
 
-def _paths(directory: Path) -> dict[str, Mapping[str, Any]]:
-    return {"paths": {"state_dir": str(directory / "state"), "run_dir": str(directory / "run")}}
+def _paths(directory: Path) -> dict[str, str]:
+    return {"state_dir": str(directory / "state"), "run_dir": str(directory / "run")}
 
 
 def _toml(sections: Mapping[str, Mapping[str, Any]]) -> str:

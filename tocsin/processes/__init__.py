@@ -18,7 +18,7 @@ import sys
 import threading
 from typing import Protocol, cast
 
-from tocsin import link
+from tocsin import link, privileges
 from tocsin.errors import ConfigError, Problem, TocsinError, UsageError
 from tocsin.settings import Settings
 
@@ -54,7 +54,7 @@ def load(name: str) -> Process:
 
 
 def make_directories(settings: Settings, process: str) -> None:
-    """The run directory, the state directory and the process's own in it, all 0700. ConfigError if that cannot be."""
+    """The run directory, the state directory and the process's own in it, all made 0700; ConfigError if not."""
     problems: list[Problem] = []
     for path in (settings.paths.run_dir, settings.paths.state_dir, settings.state(process)):
         try:
@@ -71,7 +71,10 @@ def make_directories(settings: Settings, process: str) -> None:
 
 
 def start(name: str, settings: Settings, *, supervised: bool, check_only: bool = False) -> None:
-    """Prepares the process and runs it until SIGTERM or SIGINT. Raises TocsinError when it must not start."""
+    """Prepares the process and runs it until SIGTERM or SIGINT, without root unless it is the sensor.
+
+    Raises TocsinError when it must not start.
+    """
     process = load(name)
     os.umask(0o077)  # what a process keeps is command lines and evidence: nobody else's
     make_directories(settings, name)
@@ -82,6 +85,9 @@ def start(name: str, settings: Settings, *, supervised: bool, check_only: bool =
     prepared = process.prepare(settings)
     if check_only:
         return
+    hindrance = privileges.give_up_root(settings, name)
+    if hindrance and not supervised:  # the supervisor says it once for all
+        log.warning("%s: must stay root: %s. To mend it: %s", name, *hindrance, extra={"event.action": "root_kept"})
     if supervised:
         _wait_for_go()
     run(prepared, watch_stdin=supervised)

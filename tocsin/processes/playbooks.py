@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 
 from playbooks.daemon import DockerDaemon
 from playbooks.delivery import Sender
@@ -28,7 +28,10 @@ def prepare(settings: Settings) -> PlaybooksProcess:
 
     Docker need not be there: steps that need it fail with the reason, and `tocsin doctor` says so beforehand.
     """
-    return PlaybooksProcess(settings, load_playbooks(settings), DockerDaemon(settings.playbooks.docker))
+    # Each is read once, now: who has given up root cannot read it again.
+    secrets = cache(partial(secret, settings))
+    playbooks = load_playbooks(settings, secrets=secrets)
+    return PlaybooksProcess(settings, playbooks, DockerDaemon(settings.playbooks.docker), secrets)
 
 
 @dataclass
@@ -36,19 +39,19 @@ class PlaybooksProcess:
     settings: Settings
     playbooks: Sequence[Playbook]
     daemon: DockerDaemon
+    secrets: Callable[[str], str]
 
     async def run(self, stop: asyncio.Event) -> None:
         chosen = self.settings.playbooks
         directory = self.settings.state("playbooks")
-        secrets = partial(secret, self.settings)
-        sender = Sender(secrets)
+        sender = Sender(self.secrets)
         forwarder = link.Client(self.settings.socket("forwarder"))
         service = Playbooks(
             self.playbooks,
             directory,
             Services(
                 daemon=self.daemon,
-                secrets=secrets,
+                secrets=self.secrets,
                 evidence_dir=directory / "evidence",
                 evidence_limit_bytes=chosen.evidence_mib * 1024 * 1024,
                 console_url=chosen.console_url,
