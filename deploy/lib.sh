@@ -149,7 +149,7 @@ user_ready() {
 
 # All that Tocsin needs to run.
 install_tocsin() {
-  packages "what an installation needs" ca-certificates iproute2
+  packages "what an installation needs; Docker lists processes by ps" ca-certificates iproute2 procps
   kernel_ready
   docker_ready
   python_ready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,6 +19,9 @@ import pytest
 from hypothesis import strategies as st
 
 from ecs_mappings.event import Event
+
+# A shell starts background jobs with SIGINT ignored, and every program below would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _DEPLOY = Path(__file__).parents[1] / "deploy" / "elasticsearch"
 

@@ -12,7 +12,13 @@ import pytest
 # Tests are not a package: this is how they share a module.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from scene import Scene
+from scene import Scene, probes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_actions() -> Iterator[None]:
+    with probes():
+        yield
 
 
 @pytest.fixture

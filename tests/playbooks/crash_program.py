@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from scene import CONTAINER, alert, no_secrets, until
+from scene import CONTAINER, alert, no_secrets, probes, until
 
 from ecs_mappings.event import decode, encode
 from playbooks.daemon_fake import FakeDaemon
@@ -50,4 +50,5 @@ def main(directory: Path, *tasks: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *sys.argv[2:])
+    with probes():
+        main(Path(sys.argv[1]), *sys.argv[2:])

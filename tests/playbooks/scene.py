@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,18 @@ from playbooks.records import UNFINISHED, Run, StepRecord
 from playbooks.schema import Playbook, load
 from tocsin.errors import ConfigError, Problem
 
-PROBES = Path(__file__).parent / "probes"
-if str(PROBES) not in playbooks.actions.__path__:
-    playbooks.actions.__path__.append(str(PROBES))
+PROBES = str(Path(__file__).parent / "probes")
+
+
+@contextlib.contextmanager
+def probes() -> Iterator[None]:
+    """The tests' own actions, probe.*, are there like any other; but only here, not for the tests of others."""
+    playbooks.actions.__path__.append(PROBES)
+    try:
+        yield
+    finally:
+        playbooks.actions.__path__.remove(PROBES)
+
 
 CONTAINER = "c" * 64
 _numbers = itertools.count(1)

@@ -199,7 +199,7 @@ def test_shipped_playbooks_load_without_secrets_and_name_rules_that_exist() -> N
     rules = [p.stem for p in (SHIPPED.parents[1] / "correlator" / "rules").glob("*.yml")]
     found = load([SHIPPED], secrets=no_secrets, rules=rules)
     assert [p.name for p in found] == ["contain-interactive-shell", "cut-unexpected-egress", "notify"]
-    assert [s.uses for s in found[0].steps] == ["docker.pause", "docker.collect", "docker.disconnect"]
+    assert [s.uses for s in found[0].steps] == ["docker.pause", "docker.disconnect", "docker.collect"]
     assert found[0].steps[0].undo_after_s == 900
 
 
